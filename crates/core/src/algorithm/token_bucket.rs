@@ -1,0 +1,230 @@
+//! Token bucket by the generic cell rate algorithm: a smooth rate with bursts.
+
+use super::{Algorithm, Step};
+use crate::divisor::Divisor;
+use crate::{Allowance, Cost, Denial, Quota, QuotaError, Timestamp};
+
+/// Token bucket (GCRA): a smooth rate with bursts.
+///
+/// The bucket holds up to `burst` units and refills evenly, one unit each `period / units`. New
+/// and idle buckets are full.
+///
+/// # Guarantee
+/// In any span of length `t`, at most `burst + units x t / period` units are admitted: over one
+/// period after a pause, that is `burst + units`, which is twice the quota when the burst is as large
+/// as the quota (the default). For "at most 100 in any minute" use a sliding window.
+///
+/// Where a unit takes whole or half nanoseconds, that is exact in both directions. Otherwise a unit
+/// can come less than 1 ns early, or less than 2 ns late: one word has no room for the fraction. Such
+/// errors do not add up: see [Arithmetic](#arithmetic).
+///
+/// # State
+/// One word: the theoretical arrival time, which is when the bucket will be full again, in ticks.
+///
+/// | word | state |
+/// |---|---|
+/// | `0` | never used, full |
+/// | at most `ticks(now)` | full |
+/// | up to `ticks(now) + burst x per_unit` | partly spent; at the end of the range, empty |
+/// | more | in debt (after a settle above the reservation) |
+///
+/// Ticks of timestamps stay below 2^63, a burst refills within ten years (below 2^60 ticks), and debt
+/// is capped at 2^62 ticks (73 years and more): sums stay below 2^64, so nothing wraps.
+///
+/// # Arithmetic
+/// A tick is the part of a nanosecond, from a half up to one, that divides the time per unit evenly:
+/// a unit is `per_unit = floor(2 x period_ns / units)` ticks, and a nanosecond is
+/// `units x per_unit / period_ns` ticks, which is above 1 and at most 2. That ratio is kept to 62
+/// fractional bits and rounded down, so over the whole range of timestamps the refill lags by less
+/// than one tick, and a rate that does not divide a nanosecond evenly does not drift.
+///
+/// # Source
+/// ITU-T I.371, annex A (virtual scheduling).
+///
+/// ```
+/// use tidegate_core::{Cost, Limiter, Quota, Timestamp, TokenBucket};
+///
+/// // 10 per second, and up to 3 at once.
+/// let bucket = TokenBucket::new(Quota::per_second(10))?.with_burst(3)?;
+/// let limiter = Limiter::new(bucket);
+/// let now = Timestamp::from_secs(1);
+/// assert!(limiter.decide(Cost::new(3), now).is_allow());
+/// assert!(!limiter.decide(Cost::ONE, now).is_allow());
+/// assert!(limiter.decide(Cost::ONE, now + core::time::Duration::from_millis(100)).is_allow());
+/// # Ok::<(), tidegate_core::QuotaError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBucket {
+    /// Ticks per nanosecond, times 2^62: 2^62 to 2^63.
+    rate: u64,
+    /// 2^124 / rate, rounded down: nanoseconds per tick, times 2^62.
+    inverse_rate: u64,
+    /// Ticks per unit.
+    per_unit: Divisor,
+    /// The most units at once.
+    burst: u64,
+    /// `burst` in ticks.
+    tolerance: u64,
+}
+
+/// The longest debt, in ticks.
+const MAX_DEBT: u64 = 1 << 62;
+
+/// The longest wait that is told, in ticks: 36 years and more.
+const MAX_WAIT: u64 = 1 << 61;
+
+impl TokenBucket {
+    /// A bucket that refills at the quota's rate and holds one period's worth of units.
+    ///
+    /// # Errors
+    /// When the rate is above one unit per nanosecond.
+    pub const fn new(quota: Quota) -> Result<Self, QuotaError> {
+        let (units, period_ns) = (quota.units(), quota.period_ns());
+        if units > period_ns {
+            return Err(QuotaError::TooFast { units, period_ns });
+        }
+        let per_unit = 2 * period_ns / units;
+        // units x per_unit is at most twice the period, below 2^60: the product stays below 2^122.
+        let rate = (((units * per_unit) as u128) << 62) / period_ns as u128;
+        let bucket = Self {
+            rate: rate as u64,
+            inverse_rate: ((1 << 124) / rate) as u64,
+            per_unit: Divisor::new(per_unit),
+            burst: 0,
+            tolerance: 0,
+        };
+        bucket.with_burst(units)
+    }
+
+    /// The same rate, with up to `burst` units at once.
+    ///
+    /// # Errors
+    /// When the burst is zero or would take more than ten years to refill.
+    pub const fn with_burst(self, burst: u64) -> Result<Self, QuotaError> {
+        let max = 2 * Quota::MAX_PERIOD.as_nanos() as u64 / self.per_unit.by();
+        if burst == 0 || burst > max {
+            return Err(QuotaError::Burst { burst, max });
+        }
+        Ok(Self {
+            burst,
+            tolerance: burst * self.per_unit.by(),
+            ..self
+        })
+    }
+
+    /// The most units that can be spent at once.
+    #[must_use]
+    pub const fn burst(&self) -> u64 {
+        self.burst
+    }
+
+    /// `now` in ticks, rounded down.
+    #[inline]
+    const fn ticks(&self, now: Timestamp) -> u64 {
+        ((now.as_nanos() as u128 * self.rate as u128) >> 62) as u64
+    }
+
+    /// Whether a nanosecond is a whole number of ticks.
+    #[inline]
+    const fn is_exact(&self) -> bool {
+        self.rate == 1 << 62 || self.rate == 1 << 63
+    }
+
+    /// The least wait after `now` until `ticks` reaches `due`.
+    ///
+    /// That is `need / rate`, rounded up, by the reciprocal: for waits up to [`MAX_WAIT`] the
+    /// estimate is short by less than 3, which the remainder tells.
+    #[inline]
+    const fn wait_ns(&self, due: u64, now: Timestamp) -> u64 {
+        let latest = self.ticks(now) + MAX_WAIT;
+        let due = if due > latest { latest } else { due };
+        let reached = now.as_nanos() as u128 * self.rate as u128;
+        let need = ((due as u128) << 62).saturating_sub(reached);
+        let estimate = ((need >> 62) * self.inverse_rate as u128) >> 62;
+        let rest = need - estimate * self.rate as u128;
+        let rate = self.rate as u128;
+        estimate as u64 + (rest > 0) as u64 + (rest > rate) as u64 + (rest > 2 * rate) as u64
+    }
+
+    /// The units left when the bucket is `ahead` ticks from full.
+    #[inline]
+    const fn remaining(&self, ahead: u64) -> u64 {
+        self.per_unit.quotient(self.tolerance.saturating_sub(ahead))
+    }
+}
+
+impl Algorithm for TokenBucket {
+    #[inline]
+    fn step(&self, word: u64, cost: Cost, now: Timestamp) -> Step {
+        let ticks = self.ticks(now);
+        let ahead = word.saturating_sub(ticks);
+        if cost.units() > self.burst {
+            let denial = Denial::oversized(self.remaining(ahead), self.wait_ns(word, now));
+            return Step::Deny(denial);
+        }
+        let increment = cost.units() * self.per_unit.by();
+        let room = self.tolerance - increment;
+        if ahead > room {
+            // Ticks at which the excess has refilled.
+            let due = word - room;
+            return Step::Deny(Denial::exhausted(
+                self.remaining(ahead),
+                self.wait_ns(due, now),
+                self.wait_ns(word, now),
+            ));
+        }
+        if increment == 0 {
+            let allowance = Allowance::new(self.remaining(ahead), self.wait_ns(word, now));
+            return Step::Allow { word, allowance };
+        }
+        let next = ticks + ahead + increment;
+        let allowance = Allowance::new(self.remaining(ahead + increment), self.wait_ns(next, now));
+        Step::Allow {
+            word: next,
+            allowance,
+        }
+    }
+
+    #[inline]
+    fn charge(&self, word: u64, cost: Cost, now: Timestamp) -> u64 {
+        let full = self.ticks(now);
+        let increment = cost.units().saturating_mul(self.per_unit.by());
+        word.max(full)
+            .saturating_add(increment)
+            .min((full + MAX_DEBT).max(word))
+    }
+
+    /// A charge of `n` units holds `n` units at first and one less each time that a unit refills,
+    /// since the bucket might have been full in between: so much is freed, rounded down.
+    #[inline]
+    fn refund(&self, word: u64, cost: Cost, charged_at: Timestamp, now: Timestamp) -> u64 {
+        // The difference of two rounded-down tick counts is short by less than one.
+        let refilled = if now > charged_at {
+            self.ticks(now) - self.ticks(charged_at) + u64::from(!self.is_exact())
+        } else {
+            0
+        };
+        let held = cost
+            .units()
+            .saturating_mul(self.per_unit.by())
+            .saturating_sub(refilled);
+        word.saturating_sub(held)
+    }
+
+    #[inline]
+    fn idle_at(&self, word: u64) -> Timestamp {
+        // Nobody asks for this on the hot path, so a division will do.
+        let nanos = (u128::from(word) << 62).div_ceil(u128::from(self.rate));
+        Timestamp::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    #[inline]
+    fn is_idle(&self, word: u64, now: Timestamp) -> bool {
+        word <= self.ticks(now)
+    }
+
+    #[inline]
+    fn idle_rank(&self, word: u64) -> u64 {
+        word
+    }
+}

@@ -1,0 +1,241 @@
+//! [`Table`]: one limit, a state for each key, in fixed memory.
+
+mod claim;
+mod set;
+mod slot;
+mod storage;
+
+pub use slot::Line;
+pub use storage::{Borrowed, Storage, TableError, Tally};
+
+use crate::protocol::Protocol;
+use crate::{Cost, Decision, Denial, Entry, Key, Timestamp};
+use set::{Found, Set};
+use slot::SlotCell;
+
+/// A limit per key, for as many keys as the storage has room for: "each user at most 20 a minute".
+///
+/// The table is set-associative. A key may lie in any slot of its set (at most 256 slots, searched
+/// from a line that the key's hash picks). A slot's head is 16 bytes, swapped as one: the key's
+/// fingerprint and the algorithm's word, so a charge never lands on a slot that has passed to another
+/// key. Memory of zero bits is an empty table.
+///
+/// # Guarantees
+/// - **Bounded.** Memory is the storage's; nothing grows.
+/// - **Idle equals absent.** A key whose state says "fully replenished" is as good as unknown, and its
+///   slot may be taken for another key. Nothing needs to be swept.
+/// - **One slot per key.** Threads that bring in the same key at once agree on one slot.
+/// - **No silent reset.** When a new key finds its set full of live keys, [`WhenFull`] says what
+///   happens, and the [`Tally`] counts it. By default, the new key is denied.
+/// - **Isolation.** What one key does never charges another (but see [`Key`] on hash collisions).
+///
+/// ```
+/// use tidegate_core::{Borrowed, Cost, Key, Line, Quota, Table, Tally, Timestamp, TokenBucket};
+///
+/// let lines: Vec<Line> = (0..Line::for_keys(1_000)).map(|_| Line::new()).collect();
+/// let tally = Tally::new();
+/// let bucket = TokenBucket::new(Quota::per_minute(1))?;
+/// let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally))?;
+///
+/// let (alice, bob) = (Key::from_hash(0x9e37_79b9), Key::from_hash(0x7f4a_7c15));
+/// let now = Timestamp::from_secs(1);
+/// assert!(table.decide(alice, Cost::ONE, now).is_allow());
+/// assert!(!table.decide(alice, Cost::ONE, now).is_allow());
+/// assert!(table.decide(bob, Cost::ONE, now).is_allow());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Table<P, S> {
+    protocol: P,
+    storage: S,
+    when_full: WhenFull,
+}
+
+/// What happens when a new key finds every slot of its set held by live keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The new key is denied, with [`Cause::TableFull`](crate::Cause::TableFull). Right for budgets:
+    /// no flood of keys can make a spent key fresh.
+    #[default]
+    Deny,
+    /// The new key takes over the slot whose key is nearest to idle, which forgets what that key has
+    /// spent. Right where a flood of keys must not lock newcomers out.
+    TakeOver,
+}
+
+impl<P: Protocol, S: Storage> Table<P, S> {
+    /// A table over the storage, which may hold a table of the same kind already.
+    ///
+    /// # Errors
+    /// When the storage has no lines, or fewer ring words than `protocol` needs for its slots.
+    pub fn new(protocol: P, storage: S) -> Result<Self, TableError> {
+        storage::check(&storage, protocol.ring_words())?;
+        Ok(Self {
+            protocol,
+            storage,
+            when_full: WhenFull::default(),
+        })
+    }
+
+    /// The same table, with another rule for a full set.
+    #[must_use]
+    pub fn with_when_full(self, when_full: WhenFull) -> Self {
+        Self { when_full, ..self }
+    }
+
+    /// Whether `key` may spend `cost` at `now`; charges it if so.
+    ///
+    /// A denial writes nothing, but for the [`Tally`] when it is for want of a slot.
+    #[inline]
+    pub fn decide(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
+        let set = self.set(key);
+        // A round is repeated only when another thread has taken, finished or given up a slot.
+        loop {
+            match set.find() {
+                Found::Live(slot) => {
+                    let cell = self.cell(&set, slot);
+                    if let Some(decision) = self.protocol.decide(&cell, slot.word(), cost, now) {
+                        return decision;
+                    }
+                }
+                Found::Tentative(slot) => {
+                    self.finish(&set, slot, true);
+                }
+                Found::Absent if cost == Cost::ZERO => return self.peek_absent(&set, cost, now),
+                Found::Absent => {
+                    if let Some(decision) = self.bring_in(&set, cost, now) {
+                        return decision;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What [`decide`](Self::decide) would answer. Charges and writes nothing.
+    pub fn peek(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
+        let set = self.set(key);
+        loop {
+            let Found::Live(slot) = set.find() else {
+                return self.peek_absent(&set, cost, now);
+            };
+            let cell = self.cell(&set, slot);
+            if let Some(decision) = self.protocol.peek(&cell, slot.word(), cost, now) {
+                return decision;
+            }
+        }
+    }
+
+    /// Charges `cost` to `key` whether it fits or not: for what was used above a reservation.
+    ///
+    /// False when the key had no slot any more and there is none for it: then nothing is charged, and
+    /// the tally counts it.
+    pub fn charge(&self, key: Key, cost: Cost, now: Timestamp) -> bool {
+        let set = self.set(key);
+        loop {
+            match set.find() {
+                Found::Live(slot) => {
+                    let cell = self.cell(&set, slot);
+                    if self
+                        .protocol
+                        .charge(&cell, slot.word(), cost, now)
+                        .is_some()
+                    {
+                        return true;
+                    }
+                }
+                Found::Tentative(slot) => {
+                    self.finish(&set, slot, true);
+                }
+                Found::Absent => {
+                    if let Some(Decision::Deny(_)) = self.bring_in(&set, Cost::ZERO, now) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes back `cost` of what `key` was charged at `charged_at`.
+    ///
+    /// What has been refilled or has expired since then is not freed twice. A key without a slot is
+    /// as new, so there is nothing to take back.
+    pub fn refund(&self, key: Key, cost: Cost, charged_at: Timestamp, now: Timestamp) {
+        let set = self.set(key);
+        while let Found::Live(slot) = set.find() {
+            let cell = self.cell(&set, slot);
+            let refunded = self
+                .protocol
+                .refund(&cell, slot.word(), cost, charged_at, now);
+            if refunded.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// How many keys are live (not idle) at `now`. Looks at every slot.
+    pub fn live_keys(&self, now: Timestamp) -> usize {
+        let slots = self.storage.lines().iter().flat_map(Line::slots);
+        slots
+            .map(slot::load)
+            .filter(|head| head.is_live() && !self.protocol.is_idle(head.word, now))
+            .count()
+    }
+
+    /// How many keys the storage has slots for.
+    pub fn slots(&self) -> usize {
+        self.storage.lines().len() * slot::SLOTS
+    }
+
+    /// How often a set was full.
+    pub fn tally(&self) -> &Tally {
+        self.storage.tally()
+    }
+
+    /// The algorithm with its parameters.
+    pub const fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    #[inline]
+    fn set(&self, key: Key) -> Set<'_> {
+        Set::of(self.storage.lines(), key)
+    }
+
+    /// The slot as a cell that is bound to the key, and to the state, that its head has now.
+    #[inline]
+    fn cell(&self, set: &Set<'_>, slot: set::Seen) -> SlotCell<'_> {
+        let words = self.protocol.ring_words();
+        let ring = match words {
+            0 => &[],
+            _ => &self.storage.ring()[set.absolute(slot.index) * words..][..words],
+        };
+        let line = &self.storage.lines()[set.absolute(slot.index) / slot::SLOTS];
+        SlotCell::new(&line.slots()[slot.index % slot::SLOTS], slot.head.tag, ring)
+    }
+
+    /// The answer for a key that has no slot.
+    fn peek_absent(&self, set: &Set<'_>, cost: Cost, now: Timestamp) -> Decision {
+        match self.protocol.enter(0, cost, now) {
+            Entry::Deny(denial) => Decision::Deny(denial),
+            Entry::Admit { allowance, .. } => match self.full(set, now) {
+                Some(denial) if self.when_full == WhenFull::Deny => Decision::Deny(denial),
+                _ => Decision::Allow(allowance),
+            },
+        }
+    }
+
+    /// The denial for a new key when no slot of its set is free.
+    #[cold]
+    fn full(&self, set: &Set<'_>, now: Timestamp) -> Option<Denial> {
+        match set.place(&self.protocol, now) {
+            set::Place::Free(_) => None,
+            set::Place::Full { nearest, .. } => Some(self.table_full(nearest, now)),
+        }
+    }
+
+    fn table_full(&self, nearest: Option<set::Seen>, now: Timestamp) -> Denial {
+        let idle_at = nearest.map_or(now, |slot| self.protocol.idle_at(slot.word()));
+        Denial::table_full(idle_at.nanos_since(now).max(1))
+    }
+}

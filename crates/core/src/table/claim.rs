@@ -1,0 +1,123 @@
+//! How a new key gets its slot: one slot per key, whoever else brings it in.
+//!
+//! # The claim
+//! 1. A thread that found its key nowhere puts it *tentatively* into the first free slot, with one
+//!    swap of the whole head.
+//! 2. It then looks through the set once more. If the key is live elsewhere, it gives its slot up. Of
+//!    two tentative slots for one key, the lower one stays, and the other is given up.
+//! 3. It readies the ring, where the algorithm has one, and confirms: the slot is live.
+//!
+//! Steps 2 and 3 are done by any thread that finds a tentative slot in its way, so a thread that stops
+//! in between holds nobody up. Every swap is from the exact head before, which holds a version, so a
+//! late one fails.
+//!
+//! # Why two slots of one key are never both confirmed
+//! Take two slots, `i` and `j`, each with a confirmed claim for the key. Whoever confirmed `i` looked
+//! at `j` after the claim of `i`, and found no claim for the key there, or gave it up; likewise with
+//! `i` and `j` changed over. Each look comes after a fence that comes after the claim was made or seen
+//! (`SeqCst`: this is the store-then-load pattern of Dekker's algorithm), so of the two looks at least
+//! one saw the other claim. If that was a look from the lower slot, the claim in the higher slot was
+//! given up, or was live already and then the lower gave up. If it was from the higher, that one gave
+//! up. In no case are both confirmed.
+//!
+//! # Progress
+//! A claim fails only when the slot was taken or charged meanwhile, and is given up only when the key
+//! is live elsewhere or has a lower claim, of which there are finitely many.
+
+use super::set::{Place, Seen, Set};
+use super::storage::Storage;
+use super::{Table, WhenFull, slot};
+use crate::protocol::{Entry, Protocol};
+use crate::sync::{Ordering, fence};
+use crate::{Cost, Decision, Timestamp};
+
+impl<P: Protocol, S: Storage> Table<P, S> {
+    /// Brings the set's key in, which was found nowhere. `None` says to look for it again.
+    #[cold]
+    pub(super) fn bring_in(&self, set: &Set<'_>, cost: Cost, now: Timestamp) -> Option<Decision> {
+        if let Entry::Deny(denial) = self.protocol.enter(0, cost, now) {
+            return Some(Decision::Deny(denial));
+        }
+        let (place, was_live) = match set.place(&self.protocol, now) {
+            Place::Free(place) => (place, false),
+            Place::Full {
+                claim: Some(claim), ..
+            } => {
+                // Perhaps its thread is dead. Once it is live, it can become idle.
+                self.finish(set, claim, false);
+                return None;
+            }
+            Place::Full {
+                nearest: Some(nearest),
+                ..
+            } if self.when_full == WhenFull::TakeOver => (nearest, true),
+            Place::Full { nearest, .. } => {
+                self.tally().count_denied();
+                return Some(Decision::Deny(self.table_full(nearest, now)));
+            }
+        };
+        let Entry::Admit {
+            word,
+            charged,
+            allowance,
+        } = self.protocol.enter(place.word(), cost, now)
+        else {
+            return None;
+        };
+        let clearing = was_live && self.protocol.ring_words() > 0;
+        let claim = place.head.claimed(set.fingerprint(), word, clearing);
+        slot::swap(set.slot(place.index), place.head, claim).ok()?;
+        if was_live {
+            self.tally().count_taken_over();
+        }
+        // A charged word takes effect with the confirmation, whoever confirms it.
+        let is_live = self.finish(
+            set,
+            Seen {
+                index: place.index,
+                head: claim,
+            },
+            true,
+        );
+        (is_live && charged).then_some(Decision::Allow(allowance))
+    }
+
+    /// Sees a claim through, or gives it up. True when it is confirmed.
+    ///
+    /// `own` says that the claim is for the set's own key, whose slots are searched in their order and
+    /// no further than they can lie; for any other key, the whole set is.
+    ///
+    /// Should a claim be confirmed, and the key be idle and lose its slot before this looks, the answer
+    /// is false, and the caller charges once more: an error toward denial.
+    #[cold]
+    pub(super) fn finish(&self, set: &Set<'_>, claim: Seen, own: bool) -> bool {
+        let claimed = set.slot(claim.index);
+        // The look below must come after the claim, whoever made it: see the module's proof.
+        fence(Ordering::SeqCst);
+        let same_key = |other: &Seen| {
+            other.index != claim.index && other.head.fingerprint() == claim.head.fingerprint()
+        };
+        let reach = |other: &Seen| !own || !other.head.is_unused();
+        for mut other in set.seen().take_while(reach).filter(same_key) {
+            while other.head.is_claim() && other.index > claim.index && same_key(&other) {
+                match slot::swap(set.slot(other.index), other.head, other.head.given_up()) {
+                    Ok(()) => break,
+                    Err(head) => other.head = head,
+                }
+            }
+            let yields =
+                other.head.is_live() || (other.head.is_claim() && other.index < claim.index);
+            if yields && same_key(&other) {
+                let _ = slot::swap(claimed, claim.head, claim.head.given_up());
+                return slot::load(claimed).is_confirmed(claim.head);
+            }
+        }
+        let cell = self.cell(set, claim);
+        self.protocol
+            .prepare(&cell, claim.word(), claim.head.is_clearing());
+        match slot::swap(claimed, claim.head, claim.head.confirmed()) {
+            Ok(()) => true,
+            Err(head) => head.is_confirmed(claim.head),
+        }
+    }
+}

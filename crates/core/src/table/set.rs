@@ -1,0 +1,154 @@
+//! Sets: where a key may lie, and the search for it.
+
+use super::slot::{self, Head, Line, SLOTS};
+use crate::protocol::Protocol;
+use crate::sync::AtomicU128;
+use crate::{Key, Timestamp};
+
+/// Lines to a set, in a table that has more than one set.
+///
+/// Large sets run full late: 256 slots loaded to 80% overflow in fewer than one of a million. Keys
+/// are searched from their home line on and lie near it, so a set's size is paid for only by the
+/// search for a key that is not there.
+pub(super) const LINES: usize = 64;
+
+/// The slots that a key may lie in, in the order in which they are searched.
+pub(super) struct Set<'a> {
+    lines: &'a [Line],
+    /// The index of the set's first slot in the table.
+    first: usize,
+    /// The line to start from.
+    home: usize,
+    fingerprint: u64,
+}
+
+/// A slot, by its index in the set, and the head that was read there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) index: usize,
+    pub(super) head: Head,
+}
+
+impl Seen {
+    #[inline]
+    pub(super) const fn word(self) -> u64 {
+        self.head.word
+    }
+}
+
+/// What the search for a key found.
+pub(super) enum Found {
+    Live(Seen),
+    Tentative(Seen),
+    Absent,
+}
+
+/// Where a new key can go.
+pub(super) enum Place {
+    /// Into a slot that is empty or idle.
+    Free(Seen),
+    /// Nowhere. `claim` is a slot that is being claimed for some key, `nearest` the live one that is
+    /// nearest to idle.
+    Full {
+        claim: Option<Seen>,
+        nearest: Option<Seen>,
+    },
+}
+
+impl<'a> Set<'a> {
+    #[inline]
+    pub(super) fn of(lines: &'a [Line], key: Key) -> Self {
+        // The high bits of the hash pick the line, the low ones are the fingerprint.
+        let whole_sets = if lines.len() > LINES {
+            lines.len() & !(LINES - 1)
+        } else {
+            lines.len()
+        };
+        let line = ((key.hash() as u128 * whole_sets as u128) >> 64) as usize;
+        let first = line & !(LINES - 1);
+        let lines = &lines[first..(first + LINES).min(whole_sets)];
+        Self {
+            lines,
+            first: first * SLOTS,
+            home: line - first,
+            fingerprint: slot::fingerprint(key),
+        }
+    }
+
+    #[inline]
+    pub(super) const fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The index in the table of a slot of this set.
+    #[inline]
+    pub(super) const fn absolute(&self, index: usize) -> usize {
+        self.first + index
+    }
+
+    #[inline]
+    pub(super) fn slot(&self, index: usize) -> &'a AtomicU128 {
+        &self.lines[index / SLOTS].slots()[index % SLOTS]
+    }
+
+    /// The slots as they are, from the home line on and around.
+    #[inline]
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
+        let lines = (self.home..self.lines.len()).chain(0..self.home);
+        lines.flat_map(move |line| {
+            (0..SLOTS).map(move |slot| {
+                let head = slot::load(&self.lines[line].slots()[slot]);
+                Seen {
+                    index: line * SLOTS + slot,
+                    head,
+                }
+            })
+        })
+    }
+
+    /// The slots up to the first that was never used. A key lies before it: whoever placed the key
+    /// took the first slot that was free, and a slot that is unused now was free then.
+    #[inline]
+    pub(super) fn used(&self) -> impl Iterator<Item = Seen> {
+        self.seen().take_while(|seen| !seen.head.is_unused())
+    }
+
+    /// Looks for the key's slot.
+    #[inline]
+    pub(super) fn find(&self) -> Found {
+        for seen in self.used() {
+            if seen.head.fingerprint() != self.fingerprint {
+                continue;
+            }
+            if seen.head.is_live() {
+                return Found::Live(seen);
+            }
+            if seen.head.is_claim() {
+                return Found::Tentative(seen);
+            }
+        }
+        Found::Absent
+    }
+
+    /// Looks for a slot for a new key: the first that is free.
+    pub(super) fn place<P: Protocol>(&self, protocol: &P, now: Timestamp) -> Place {
+        let (mut claim, mut nearest) = (None, None::<(u64, Seen)>);
+        for seen in self.seen() {
+            let head = seen.head;
+            if head.is_claim() {
+                claim = Some(seen);
+            } else if head.is_empty() || protocol.is_idle(head.word, now) {
+                return Place::Free(seen);
+            } else if protocol.is_settled(head.word) {
+                let rank = protocol.idle_rank(head.word);
+                if nearest.is_none_or(|(least, _)| rank < least) {
+                    nearest = Some((rank, seen));
+                }
+            }
+        }
+        Place::Full {
+            claim,
+            nearest: nearest.map(|(_, seen)| seen),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Slots: 16-byte heads, four to a cache line.
+//!
+//! # Orderings
+//! Heads are loaded `Acquire` and swapped `AcqRel`. For an algorithm of one word nothing more than
+//! the head itself is needed; for those with a ring, who sees a head sees the ring as it was when the
+//! head was swapped in. The claim of a slot needs more, and says so there.
+
+use crate::Key;
+use crate::protocol::{Cell, Swap};
+use crate::sync::{AtomicU64, AtomicU128, Ordering};
+
+/// Heads in a cache line.
+#[cfg(not(loom))]
+pub(super) const SLOTS: usize = 4;
+#[cfg(loom)]
+pub(super) const SLOTS: usize = 2;
+
+/// Four slots of a [`Table`](crate::Table), in one cache line.
+///
+/// ```
+/// use tidegate_core::Line;
+///
+/// // Room for 100,000 live keys at a load of 80%.
+/// let lines: Vec<Line> = (0..Line::for_keys(100_000)).map(|_| Line::new()).collect();
+/// assert_eq!(size_of_val(lines.as_slice()), 2_015_232);
+/// ```
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct Line([AtomicU128; SLOTS]);
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Line>() == 64);
+
+impl Line {
+    /// A line of empty slots.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU128::new(0)))
+    }
+
+    /// How many lines hold `keys` live keys: at a load of 80%, where the odds that a set runs full are
+    /// negligible. Above one set, whole sets of 64 lines.
+    #[must_use]
+    pub const fn for_keys(keys: usize) -> usize {
+        let lines = keys.saturating_add(keys.div_ceil(4)).div_ceil(SLOTS);
+        match lines {
+            0 => 1,
+            1..=super::set::LINES => lines,
+            _ => lines.div_ceil(super::set::LINES) * super::set::LINES,
+        }
+    }
+
+    pub(super) fn slots(&self) -> &[AtomicU128; SLOTS] {
+        &self.0
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A slot's head:
+///
+/// | bits | field |
+/// |---|---|
+/// | 46, high | fingerprint of the key |
+/// | 16 | version: changes whenever the slot changes hands |
+/// | 2 | state |
+/// | 64, low | the algorithm's word |
+///
+/// | state | the slot |
+/// |---|---|
+/// | `EMPTY`, all bits zero | was never used |
+/// | `EMPTY` | was given up; the word is what its ring was left with |
+/// | `TENTATIVE` | is being claimed for the key; the word takes effect when it is live |
+/// | `CLEARING` | the same, and the ring still holds units of the former key, which was live |
+/// | `LIVE` | is the key's |
+///
+/// A version is never 0 once used, so only a slot that was never used is all zero. It returns after
+/// 65,535 changes of hands: a thread would have to be stopped in the middle of a step for as long, and
+/// then find the same key in the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) tag: u64,
+    pub(super) word: u64,
+}
+
+const EMPTY: u64 = 0;
+const TENTATIVE: u64 = 1;
+const LIVE: u64 = 2;
+const CLEARING: u64 = 3;
+const STATE: u64 = 0b11;
+const VERSION_SHIFT: u32 = 2;
+const VERSION: u64 = 0xffff << VERSION_SHIFT;
+const FINGERPRINT_SHIFT: u32 = 18;
+
+/// The fingerprint field of a tag for this key.
+#[inline]
+pub(super) const fn fingerprint(key: Key) -> u64 {
+    key.hash() << FINGERPRINT_SHIFT
+}
+
+#[inline]
+pub(super) fn load(slot: &AtomicU128) -> Head {
+    Head::unpack(slot.load(Ordering::Acquire))
+}
+
+impl Head {
+    #[inline]
+    const fn unpack(bits: u128) -> Self {
+        Self {
+            tag: (bits >> 64) as u64,
+            word: bits as u64,
+        }
+    }
+
+    #[inline]
+    const fn pack(self) -> u128 {
+        (self.tag as u128) << 64 | self.word as u128
+    }
+
+    #[inline]
+    pub(super) const fn is_unused(self) -> bool {
+        self.tag == 0
+    }
+
+    #[inline]
+    pub(super) const fn is_empty(self) -> bool {
+        self.tag & STATE == EMPTY
+    }
+
+    #[inline]
+    pub(super) const fn is_live(self) -> bool {
+        self.tag & STATE == LIVE
+    }
+
+    /// Whether the slot is being claimed.
+    #[inline]
+    pub(super) const fn is_claim(self) -> bool {
+        self.tag & TENTATIVE != 0
+    }
+
+    #[inline]
+    pub(super) const fn is_clearing(self) -> bool {
+        self.tag & STATE == CLEARING
+    }
+
+    #[inline]
+    pub(super) const fn fingerprint(self) -> u64 {
+        self.tag & !(VERSION | STATE)
+    }
+
+    /// The head of a claim of this slot for another key.
+    pub(super) const fn claimed(self, fingerprint: u64, word: u64, clearing: bool) -> Self {
+        let state = if clearing { CLEARING } else { TENTATIVE };
+        Self {
+            tag: fingerprint | self.next_version() | state,
+            word,
+        }
+    }
+
+    /// The head of a claim that has come through.
+    pub(super) const fn confirmed(self) -> Self {
+        Self {
+            tag: self.tag & !STATE | LIVE,
+            word: self.word,
+        }
+    }
+
+    /// The head of a claim that is given up.
+    pub(super) const fn given_up(self) -> Self {
+        Self {
+            tag: self.fingerprint() | self.next_version() | EMPTY,
+            word: self.word,
+        }
+    }
+
+    /// Whether this is the head of the claim, now live.
+    pub(super) const fn is_confirmed(self, claim: Self) -> bool {
+        self.tag == claim.confirmed().tag
+    }
+
+    const fn next_version(self) -> u64 {
+        let next = (self.tag & VERSION) + (1 << VERSION_SHIFT);
+        if next > VERSION {
+            1 << VERSION_SHIFT
+        } else {
+            next
+        }
+    }
+}
+
+/// Swaps a whole head; `Err` is the head that was there.
+#[inline]
+pub(super) fn swap(slot: &AtomicU128, from: Head, to: Head) -> Result<(), Head> {
+    slot.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire)
+        .map(|_| ())
+        .map_err(Head::unpack)
+}
+
+/// A slot as the [`Cell`] of the key, in the state, that its tag says: gone when the tag is another.
+pub(super) struct SlotCell<'a> {
+    slot: &'a AtomicU128,
+    tag: u64,
+    ring: &'a [AtomicU64],
+}
+
+impl<'a> SlotCell<'a> {
+    #[inline]
+    pub(super) fn new(slot: &'a AtomicU128, tag: u64, ring: &'a [AtomicU64]) -> Self {
+        Self { slot, tag, ring }
+    }
+}
+
+impl Cell for SlotCell<'_> {
+    #[inline]
+    fn load(&self) -> Option<u64> {
+        let head = load(self.slot);
+        (head.tag == self.tag).then_some(head.word)
+    }
+
+    #[inline]
+    fn swap(&self, from: u64, to: u64) -> Swap {
+        let tag = self.tag;
+        match swap(self.slot, Head { tag, word: from }, Head { tag, word: to }) {
+            Ok(()) => Swap::Done,
+            Err(head) if head.tag == tag => Swap::Changed(head.word),
+            Err(_) => Swap::Gone,
+        }
+    }
+
+    #[inline]
+    fn ring(&self) -> &[AtomicU64] {
+        self.ring
+    }
+}

@@ -1,0 +1,134 @@
+//! The sliding window counter: seal, file, move the base, open; with late helpers, refunds, and
+//! threads that stop in between.
+
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingCounter, Timestamp};
+
+use crate::admitted::{Admitted, each_stop, explore, stopped};
+
+/// Two epochs, so that a window touches three.
+const WINDOW: u64 = 20;
+
+type Counter = Limiter<SlidingCounter, Vec<AtomicU64>>;
+
+fn limiter(limit: u64) -> Counter {
+    let quota = Quota::new(limit, Duration::from_nanos(WINDOW)).unwrap();
+    let ring = (0..3).map(|_| AtomicU64::new(0)).collect();
+    Limiter::with_ring(SlidingCounter::new(quota, 2).unwrap(), ring)
+}
+
+fn at(ns: u64) -> Timestamp {
+    Timestamp::from_nanos(ns)
+}
+
+fn decide_all(limiter: &Counter, admitted: &Admitted, times: &[u64]) {
+    for &ns in times {
+        admitted.call(at(ns), 1, || limiter.decide(Cost::ONE, at(ns)).is_allow());
+    }
+}
+
+#[test]
+fn the_bound_holds_while_threads_turn_epochs_at_different_times() {
+    explore(3, || {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[105]);
+        let spawn = |times: &'static [u64]| {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, times))
+        };
+        let first = spawn(&[112, 131]);
+        let second = spawn(&[121, 122]);
+        first.join().unwrap();
+        second.join().unwrap();
+        decide_all(&limiter, &admitted, &[132, 133]);
+        admitted.assert_bound(WINDOW, 2);
+    });
+}
+
+#[test]
+fn three_threads_that_meet_a_sealed_head_finish_one_turn() {
+    explore(2, || {
+        let (limiter, admitted) = (Arc::new(limiter(3)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[105, 115]);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (limiter, admitted) = (limiter.clone(), admitted.clone());
+                thread::spawn(move || decide_all(&limiter, &admitted, &[121]))
+            })
+            .collect();
+        decide_all(&limiter, &admitted, &[121]);
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        assert_eq!(admitted.total(), 3);
+    });
+}
+
+#[test]
+fn a_refund_into_a_completed_epoch_races_with_its_turn() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(2));
+        assert!(limiter.decide(Cost::new(2), at(105)).is_allow());
+        let admitted = Arc::new(Admitted::default());
+        let refunder = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.refund(Cost::ONE, at(105), at(112)))
+        };
+        let turner = {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, &[113, 121]))
+        };
+        refunder.join().unwrap();
+        turner.join().unwrap();
+        decide_all(&limiter, &admitted, &[122, 123]);
+        // One unit of 105 stays until 130, so one more fits before.
+        assert!(admitted.total() <= 1);
+        // Whatever became of the base meanwhile, the next turn has it right.
+        decide_all(&limiter, &admitted, &[131, 132, 133]);
+        assert_eq!(admitted.total(), 2);
+    });
+}
+
+#[test]
+fn two_refunds_of_one_epoch_free_both_units_and_no_more() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(3));
+        assert!(limiter.decide(Cost::new(3), at(105)).is_allow());
+        limiter.charge(Cost::ZERO, at(111)); // the epoch is completed
+        let refunders: Vec<_> = (0..2)
+            .map(|_| {
+                let limiter = limiter.clone();
+                thread::spawn(move || limiter.refund(Cost::ONE, at(105), at(112)))
+            })
+            .collect();
+        refunders
+            .into_iter()
+            .for_each(|refunder| refunder.join().unwrap());
+        assert_eq!(limiter.peek(Cost::ZERO, at(112)).remaining(), 2);
+    });
+}
+
+#[test]
+fn a_thread_stopped_at_any_step_of_a_turn_holds_nobody_up() {
+    each_stop(2, 0..16, |stop| {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[105, 112]);
+        let victim = {
+            let limiter = limiter.clone();
+            thread::spawn(move || {
+                stopped(stop, || {
+                    let _ = limiter.decide(Cost::ONE, at(131));
+                });
+            })
+        };
+        decide_all(&limiter, &admitted, &[131, 133]);
+        victim.join().unwrap();
+        decide_all(&limiter, &admitted, &[134]);
+        // The unit of 112 counts until 140, so one is free; the victim may have taken it.
+        admitted.assert_bound(WINDOW, 2);
+        assert!(limiter.decide(Cost::ONE, at(175)).is_allow(), "held up");
+    });
+}

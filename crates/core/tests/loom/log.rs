@@ -1,0 +1,145 @@
+//! The sliding window log: begin, admit, postpone, take back; with late writers, and threads that stop
+//! in between.
+
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingLog, Timestamp};
+
+use crate::admitted::{Admitted, each_stop, explore, stopped};
+
+const WINDOW: u64 = 20;
+
+type Log = Limiter<SlidingLog, Vec<AtomicU64>>;
+
+fn limiter(limit: u64) -> Log {
+    let quota = Quota::new(limit, Duration::from_nanos(WINDOW)).unwrap();
+    let ring = (0..=limit).map(|_| AtomicU64::new(0)).collect();
+    Limiter::with_ring(SlidingLog::new(quota).unwrap(), ring)
+}
+
+fn at(ns: u64) -> Timestamp {
+    Timestamp::from_nanos(ns)
+}
+
+fn decide_all(limiter: &Log, admitted: &Admitted, calls: &[(u64, u64)]) {
+    for &(ns, units) in calls {
+        admitted.call(at(ns), units, || {
+            limiter.decide(Cost::new(units), at(ns)).is_allow()
+        });
+    }
+}
+
+#[test]
+fn the_bound_holds_while_threads_disagree_on_the_time() {
+    explore(3, || {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[(105, 1)]);
+        let spawn = |calls: &'static [(u64, u64)]| {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, calls))
+        };
+        let ahead = spawn(&[(125, 1), (146, 1)]);
+        let behind = spawn(&[(119, 1), (139, 1)]);
+        ahead.join().unwrap();
+        behind.join().unwrap();
+        admitted.assert_bound(WINDOW, 2);
+    });
+}
+
+#[test]
+fn threads_admit_exactly_the_limit_at_a_frozen_clock() {
+    explore(2, || {
+        let (limiter, admitted) = (Arc::new(limiter(3)), Arc::new(Admitted::default()));
+        let threads: Vec<_> = [2, 1]
+            .map(|units| {
+                let (limiter, admitted) = (limiter.clone(), admitted.clone());
+                thread::spawn(move || decide_all(&limiter, &admitted, &[(105, units)]))
+            })
+            .into();
+        decide_all(&limiter, &admitted, &[(105, 1)]);
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        decide_all(&limiter, &admitted, &[(105, 1), (105, 1)]);
+        assert_eq!(admitted.total(), 3);
+    });
+}
+
+#[test]
+fn a_refund_races_with_decisions_and_frees_its_units_once() {
+    explore(3, || {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[(105, 1), (107, 1)]);
+        let refunder = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.refund(Cost::ONE, at(107), at(108)))
+        };
+        let other = {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, &[(109, 1), (109, 1)]))
+        };
+        refunder.join().unwrap();
+        other.join().unwrap();
+        decide_all(&limiter, &admitted, &[(110, 1), (110, 1)]);
+        assert_eq!(admitted.total(), 3, "two, and the one that was refunded");
+    });
+}
+
+#[test]
+fn debt_races_with_decisions_and_is_not_lost() {
+    explore(3, || {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[(105, 1)]);
+        let settler = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.charge(Cost::new(2), at(110)))
+        };
+        decide_all(&limiter, &admitted, &[(111, 1)]);
+        settler.join().unwrap();
+        decide_all(&limiter, &admitted, &[(112, 1), (126, 1), (126, 1)]);
+        // Without the decision: 105, 110, and one put off to 125, so the second of 126 must wait to 130.
+        // With it: 105, 111, and two put off, so both must wait.
+        let late = admitted.total() - 1;
+        assert!(late <= 1, "{late}");
+    });
+}
+
+#[test]
+fn a_thread_stopped_at_any_step_of_a_decision_leaves_nothing_behind() {
+    each_stop(2, 0..14, |stop| {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[(105, 1), (106, 1)]);
+        let victim = {
+            let limiter = limiter.clone();
+            thread::spawn(move || {
+                stopped(stop, || {
+                    let _ = limiter.decide(Cost::new(2), at(127));
+                });
+            })
+        };
+        decide_all(&limiter, &admitted, &[(128, 1)]);
+        victim.join().unwrap();
+        decide_all(&limiter, &admitted, &[(129, 1), (129, 1)]);
+        admitted.assert_bound(WINDOW, 2);
+        assert!(limiter.decide(Cost::new(2), at(150)).is_allow(), "held up");
+    });
+}
+
+#[test]
+fn a_thread_stopped_at_any_step_of_a_debt_admits_nothing_too_early() {
+    each_stop(2, 0..14, |stop| {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[(105, 1), (106, 1)]);
+        let victim = {
+            let limiter = limiter.clone();
+            thread::spawn(move || stopped(stop, || limiter.charge(Cost::ONE, at(110))))
+        };
+        decide_all(&limiter, &admitted, &[(111, 1), (125, 1)]);
+        victim.join().unwrap();
+        decide_all(&limiter, &admitted, &[(125, 1), (126, 1)]);
+        admitted.assert_bound(WINDOW, 2);
+        assert!(limiter.decide(Cost::new(2), at(170)).is_allow(), "held up");
+    });
+}

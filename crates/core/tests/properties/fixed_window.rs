@@ -1,0 +1,145 @@
+//! The fixed window against a counter per window.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tidegate_core::{Cost, FixedWindow, Limiter, Quota, Timestamp};
+
+use crate::answers::check_answer;
+use crate::history::{self, Kind, Walk, cost_of};
+
+/// A counter per window, with the debt that each window pays off.
+#[derive(Default)]
+struct Counters {
+    used: BTreeMap<u64, u128>,
+}
+
+impl Counters {
+    /// The units used in a window: its own, and what earlier ones left over.
+    fn used(&self, window: u64, limit: u64) -> u128 {
+        let (mut carried, mut last) = (0_u128, 0_u64);
+        for (&number, &used) in self.used.range(..=window) {
+            carried = carried.saturating_sub(u128::from(number - last) * u128::from(limit)) + used;
+            last = number;
+        }
+        carried.saturating_sub(u128::from(window - last) * u128::from(limit))
+    }
+
+    fn charge(&mut self, window: u64, units: u64) {
+        *self.used.entry(window).or_default() += u128::from(units);
+    }
+}
+
+fn windows() -> impl Strategy<Value = (Quota, FixedWindow)> {
+    history::quotas(1 << 30).prop_filter_map("fits the word", |quota| {
+        Some((quota, FixedWindow::new(quota).ok()?))
+    })
+}
+
+proptest! {
+    #![proptest_config(history::cases(300))]
+
+    #[test]
+    fn agrees_with_a_counter_per_window_step_for_step(
+        (quota, window) in windows(),
+        start in history::starts(),
+        calls in history::all_calls(100),
+    ) {
+        let limit = quota.units();
+        let limiter = Limiter::new(window);
+        let mut model = Counters::default();
+        let mut walk = Walk::new(start, quota.period());
+        let mut open: Option<(Timestamp, u64, u64)> = None;
+        let mut latest = 0;
+        for call in calls {
+            let now = walk.step(call.clock);
+            let cost = cost_of(call, limit);
+            // A stale time counts in the latest window that was charged.
+            let number = (now.as_nanos() / quota.period().as_nanos() as u64).max(latest);
+            match call.kind {
+                Kind::Decide => {
+                    let fits = model.used(number, limit) + u128::from(cost.units()) <= limit.into();
+                    let decision = limiter.decide(cost, now);
+                    walk.note(now, &decision);
+                    prop_assert_eq!(decision.is_allow(), fits);
+                    if fits && cost > Cost::ZERO {
+                        model.charge(number, cost.units());
+                        latest = number;
+                        open = Some((now, number, cost.units()));
+                    }
+                }
+                Kind::Refund(_) => if let Some((at, charged, units)) = open.take() {
+                    limiter.refund(Cost::new(units), at, now);
+                    let own = at.as_nanos() / quota.period().as_nanos() as u64;
+                    if charged == own && charged == latest {
+                        *model.used.get_mut(&charged).expect("charged") -= u128::from(units);
+                    }
+                },
+                Kind::Charge => {
+                    let units = cost.units() / 4;
+                    limiter.charge(Cost::new(units), now);
+                    model.charge(number, units);
+                    latest = number;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn remaining_retry_after_and_reset_are_true(
+        (quota, window) in windows(),
+        start in history::starts(),
+        calls in history::all_calls(60),
+    ) {
+        let limiter = Limiter::new(window);
+        let mut walk = Walk::new(start, quota.period());
+        for call in calls {
+            let now = walk.step(call.clock);
+            let cost = cost_of(call, quota.units());
+            if let Kind::Charge = call.kind {
+                limiter.charge(Cost::new(cost.units() / 4), now);
+            } else {
+                let decision = limiter.decide(cost, now);
+                walk.note(now, &decision);
+                check_answer(&limiter, decision, cost, now, quota.units())?;
+            }
+        }
+    }
+}
+
+#[test]
+fn debt_is_carried_over_windows_until_it_is_paid_off() {
+    let limiter = Limiter::new(FixedWindow::new(Quota::per_hour(10)).unwrap());
+    let at = |hours: u64, secs| Timestamp::from_secs(hours * 3600 + secs);
+    limiter.charge(Cost::new(35), at(5, 10));
+    let denied = limiter.decide(Cost::ONE, at(5, 10)).denial().unwrap();
+    let retry = tidegate_core::Retry::After(Duration::from_secs(3 * 3600 - 10));
+    assert_eq!(
+        denied.retry(),
+        retry,
+        "35 of 10: three windows pay 30, the fourth has 5 left"
+    );
+    assert!(!limiter.decide(Cost::ONE, at(7, 3599)).is_allow());
+    assert_eq!(limiter.decide(Cost::ONE, at(8, 0)).remaining(), 4);
+}
+
+#[test]
+fn a_refund_frees_units_only_in_the_window_of_its_charge() {
+    let limiter = Limiter::new(FixedWindow::new(Quota::per_hour(10)).unwrap());
+    let (before, after) = (Timestamp::from_secs(3599), Timestamp::from_secs(3600));
+    assert!(limiter.decide(Cost::new(10), before).is_allow());
+    assert!(limiter.decide(Cost::new(10), after).is_allow());
+    limiter.refund(Cost::new(10), before, after);
+    assert!(!limiter.decide(Cost::ONE, after).is_allow());
+    limiter.refund(Cost::new(3), after, after);
+    assert_eq!(limiter.peek(Cost::ZERO, after).remaining(), 3);
+}
+
+#[test]
+fn limits_that_do_not_fit_the_word_are_refused() {
+    let second = Duration::from_secs(1);
+    assert!(FixedWindow::new(Quota::new(1 << 30, second).unwrap()).is_ok());
+    assert!(FixedWindow::new(Quota::new((1 << 30) + 1, second).unwrap()).is_err());
+    assert!(FixedWindow::new(Quota::per_day(100_000_000_000_000)).is_ok());
+}

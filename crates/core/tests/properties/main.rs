@@ -1,0 +1,13 @@
+//! Every algorithm against a plain, obviously right model, in both directions: never over its bound,
+//! never denied what the model with the stated slack would allow. One thread; time and costs random.
+
+mod answers;
+mod history;
+mod timestamps;
+
+mod fixed_window;
+mod lesson;
+mod sliding_counter;
+mod sliding_log;
+mod table;
+mod token_bucket;

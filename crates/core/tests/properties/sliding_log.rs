@@ -1,0 +1,190 @@
+//! The sliding window log against the list of timestamps, which it must equal.
+
+use proptest::prelude::*;
+use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingLog, Timestamp};
+
+use crate::answers::check_answer;
+use crate::history::{self, Clock, Kind, Walk, cost_of};
+use crate::timestamps::Timestamps;
+
+fn limiter(quota: Quota) -> Limiter<SlidingLog, Vec<AtomicU64>> {
+    let ring = (0..=quota.units()).map(|_| AtomicU64::new(0)).collect();
+    Limiter::with_ring(SlidingLog::new(quota).unwrap(), ring)
+}
+
+proptest! {
+    #![proptest_config(history::cases(300))]
+
+    /// The end of time is left out: there the clamped clock no longer tells a window.
+    #[test]
+    fn equals_the_list_of_timestamps_step_for_step(
+        quota in history::quotas(300),
+        start in 0_u64..1 << 61,
+        calls in history::decisions(150),
+    ) {
+        let window_ns = quota.period().as_nanos() as u64;
+        let limiter = limiter(quota);
+        let mut model = Timestamps::default();
+        let mut walk = Walk::new(Timestamp::from_nanos(start), quota.period());
+        let mut latest = Timestamp::ZERO;
+        for call in calls {
+            let now = walk.step(call.clock);
+            let cost = cost_of(call, quota.units());
+            // A cost of nothing always fits where there is no debt.
+            let used = model.in_window(now, window_ns);
+            let fits = cost == Cost::ZERO || used + cost.units() <= quota.units();
+            let decision = limiter.decide(cost, now);
+            walk.note(now, &decision);
+            prop_assert_eq!(decision.is_allow(), fits);
+            if fits && cost > Cost::ZERO {
+                latest = latest.max(now);
+                model.push(latest, cost.units());
+            }
+        }
+        prop_assert!(model.most_in_any_window(window_ns) <= quota.units());
+    }
+
+    #[test]
+    fn remaining_retry_after_and_reset_are_true(
+        quota in history::quotas(200),
+        start in history::starts(),
+        calls in history::all_calls(60),
+    ) {
+        let limiter = limiter(quota);
+        let mut walk = Walk::new(start, quota.period());
+        let mut open = (Cost::ZERO, start);
+        for call in calls {
+            // After a refund, a stale time can be told less than there is.
+            let clock = if let Clock::Stale(_) = call.clock { Clock::Stall } else { call.clock };
+            let now = walk.step(clock);
+            let cost = cost_of(call, quota.units());
+            match call.kind {
+                Kind::Decide => {
+                    let decision = limiter.decide(cost, now);
+                    walk.note(now, &decision);
+                    check_answer(&limiter, decision, cost, now, quota.units())?;
+                    if decision.is_allow() {
+                        open = (cost, now);
+                    }
+                }
+                Kind::Refund(_) => {
+                    limiter.refund(open.0, open.1, now);
+                    open.0 = Cost::ZERO;
+                }
+                Kind::Charge => limiter.charge(Cost::new(cost.units() / 4), now),
+            }
+        }
+    }
+
+    /// In order of time. A refund frees its units at once; whatever entries it takes, those that stay
+    /// count at least as long as the charges that stay.
+    #[test]
+    fn refunds_free_as_much_at_once_and_never_too_much(
+        quota in history::quotas(60),
+        start in 0_u64..1 << 61,
+        calls in history::all_calls(100),
+    ) {
+        let window_ns = quota.period().as_nanos() as u64;
+        let limiter = limiter(quota);
+        let mut model = Timestamps::default();
+        let mut walk = Walk::new(Timestamp::from_nanos(start), quota.period());
+        for call in calls {
+            let clock = match call.clock {
+                Clock::Stale(_) => Clock::Stall,
+                clock => clock,
+            };
+            let now = walk.step(clock);
+            if let Kind::Refund(share) = call.kind {
+                // Any earlier charge, not just the last.
+                let index = (model.0.len() * usize::from(share)) / 256;
+                if let Some(charge) = model.0.get_mut(index) {
+                    let before = limiter.peek(Cost::ZERO, now).remaining();
+                    limiter.refund(Cost::new(charge.1), charge.0, now);
+                    let after = limiter.peek(Cost::ZERO, now).remaining();
+                    let still_held = now.since(charge.0).as_nanos() < u128::from(window_ns);
+                    let freed = if still_held { charge.1 } else { 0 };
+                    prop_assert_eq!(after, (before + freed).min(quota.units()));
+                    charge.1 = 0;
+                }
+            } else {
+                let cost = cost_of(call, quota.units());
+                let decision = limiter.decide(cost, now);
+                walk.note(now, &decision);
+                if decision.is_allow() {
+                    model.push(now, cost.units());
+                }
+                prop_assert!(model.most_in_any_window(window_ns) <= quota.units());
+            }
+        }
+    }
+
+    /// Debt is recorded at the earliest times at which it would have been admitted: the log goes on
+    /// as if the units had queued.
+    #[test]
+    fn debt_waits_in_line_as_if_it_had_queued(
+        quota in history::quotas(60).prop_filter("years", |quota| quota.period().as_secs() < 1 << 20),
+        start in 0_u64..1 << 61,
+        calls in history::all_calls(80),
+    ) {
+        let window_ns = quota.period().as_nanos() as u64;
+        let limiter = limiter(quota);
+        let mut times: Vec<u64> = Vec::new();
+        let mut walk = Walk::new(Timestamp::from_nanos(start), quota.period());
+        for call in calls {
+            let clock = match call.clock {
+                Clock::Stale(_) => Clock::Stall,
+                clock => clock,
+            };
+            let now = walk.step(clock).as_nanos();
+            let cost = cost_of(call, quota.units()).units();
+            // Unit n is admitted when unit n - limit has left the window, not before unit n - 1.
+            let due = |times: &[u64]| {
+                let oldest = times.len().checked_sub(quota.units() as usize);
+                let free_at = oldest.map_or(0, |oldest| times[oldest] + window_ns);
+                free_at.max(now)
+            };
+            match call.kind {
+                Kind::Refund(_) => {}
+                Kind::Decide => {
+                    let mut next = times.clone();
+                    for _ in 0..cost {
+                        next.push(due(&next).max(next.last().copied().unwrap_or(0)));
+                    }
+                    let fits = cost <= quota.units() && next.last().is_none_or(|last| *last <= now);
+                    let decision = limiter.decide(Cost::new(cost), Timestamp::from_nanos(now));
+                    walk.note(Timestamp::from_nanos(now), &decision);
+                    prop_assert_eq!(decision.is_allow(), fits);
+                    if fits {
+                        times = next;
+                    }
+                }
+                Kind::Charge => {
+                    limiter.charge(Cost::new(cost), Timestamp::from_nanos(now));
+                    for _ in 0..cost {
+                        times.push(due(&times).max(times.last().copied().unwrap_or(0)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_unit_exactly_one_window_old_no_longer_counts() {
+    let limiter = limiter(Quota::per_minute(1));
+    assert!(limiter.decide(Cost::ONE, Timestamp::ZERO).is_allow());
+    let tick_before = Timestamp::from_nanos(59_999_999_999);
+    assert!(!limiter.decide(Cost::ONE, tick_before).is_allow());
+    assert!(
+        limiter
+            .decide(Cost::ONE, Timestamp::from_secs(60))
+            .is_allow()
+    );
+}
+
+#[test]
+fn at_the_end_of_time_nothing_is_freed() {
+    let limiter = limiter(Quota::per_minute(3));
+    assert!(limiter.decide(Cost::new(3), Timestamp::MAX).is_allow());
+    assert!((0..10).all(|_| !limiter.decide(Cost::ONE, Timestamp::MAX).is_allow()));
+}

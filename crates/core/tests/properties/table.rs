@@ -1,0 +1,268 @@
+//! The keyed table against a limiter per key.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use tidegate_core::{
+    AtomicU64, Borrowed, Cause, Cost, FixedWindow, Key, Limiter, Line, Protocol, Quota,
+    SlidingCounter, SlidingLog, Table, Tally, Timestamp, TokenBucket, WhenFull,
+};
+
+use crate::history::{self, Call, Clock, Kind, Walk, cost_of};
+
+struct Memory {
+    lines: Vec<Line>,
+    ring: Vec<AtomicU64>,
+    tally: Tally,
+}
+
+impl Memory {
+    fn new(lines: usize, words: usize) -> Self {
+        Self {
+            lines: (0..lines).map(|_| Line::new()).collect(),
+            ring: (0..lines * 4 * words).map(|_| AtomicU64::new(0)).collect(),
+            tally: Tally::new(),
+        }
+    }
+
+    fn table<P: Protocol>(&self, protocol: P) -> Table<P, Borrowed<'_>> {
+        Table::new(
+            protocol,
+            Borrowed::new(&self.lines, &self.ring, &self.tally),
+        )
+        .unwrap()
+    }
+}
+
+/// A hash as good as a real one.
+fn key(number: u64) -> Key {
+    let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Key::from_hash(hash ^ (hash >> 31))
+}
+
+/// Runs a history over few keys, on a table and on a limiter per key: the answers are the same.
+fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
+    protocol: P,
+    quota: Quota,
+    calls: Vec<(Call, u64)>,
+) -> Result<(), TestCaseError> {
+    let words = protocol.ring_words();
+    let memory = Memory::new(4, words);
+    let table = memory.table(protocol);
+    let mut lone: HashMap<u64, Limiter<P, Vec<AtomicU64>>> = HashMap::new();
+    let mut open: HashMap<u64, (Cost, Timestamp)> = HashMap::new();
+    let mut walk = Walk::new(Timestamp::from_secs(1 << 30), quota.period());
+    for (call, user) in calls {
+        // A table forgets idle keys, and so cannot tell a time that is stale by more than a window.
+        let clock = if let Clock::Stale(_) = call.clock {
+            Clock::Stall
+        } else {
+            call.clock
+        };
+        let now = walk.step(clock);
+        let cost = cost_of(call, quota.units());
+        let limiter = lone.entry(user).or_insert_with(|| {
+            Limiter::with_ring(protocol, (0..words).map(|_| AtomicU64::new(0)).collect())
+        });
+        match call.kind {
+            Kind::Decide => {
+                prop_assert_eq!(
+                    table.peek(key(user), cost, now).is_allow(),
+                    limiter.peek(cost, now).is_allow()
+                );
+                let decision = limiter.decide(cost, now);
+                let ours = table.decide(key(user), cost, now);
+                prop_assert_eq!(ours, decision);
+                walk.note(now, &decision);
+                if decision.is_allow() {
+                    open.insert(user, (cost, now));
+                }
+            }
+            Kind::Refund(_) => {
+                if let Some((cost, at)) = open.remove(&user) {
+                    limiter.refund(cost, at, now);
+                    table.refund(key(user), cost, at, now);
+                }
+            }
+            Kind::Charge => {
+                limiter.charge(Cost::new(cost.units() / 4), now);
+                prop_assert!(table.charge(key(user), Cost::new(cost.units() / 4), now));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keyed_calls() -> impl Strategy<Value = Vec<(Call, u64)>> {
+    (history::all_calls(200), any::<u64>()).prop_map(|(calls, seed)| {
+        let user = |index: usize| key(seed ^ index as u64).hash() % 8;
+        calls
+            .into_iter()
+            .enumerate()
+            .map(|(index, call)| (call, user(index)))
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(history::cases(200))]
+
+    #[test]
+    fn token_buckets_keyed_are_as_alone(
+        quota in history::quotas(1 << 20),
+        calls in keyed_calls(),
+    ) {
+        agrees_with_a_limiter_per_key(TokenBucket::new(quota).unwrap(), quota, calls)?;
+    }
+
+    #[test]
+    fn fixed_windows_keyed_are_as_alone(
+        quota in history::quotas(1 << 20),
+        calls in keyed_calls(),
+    ) {
+        if let Ok(window) = FixedWindow::new(quota) {
+            agrees_with_a_limiter_per_key(window, quota, calls)?;
+        }
+    }
+
+    #[test]
+    fn sliding_counters_keyed_are_as_alone(
+        quota in history::quotas(1 << 20),
+        epochs in 1_usize..20,
+        calls in keyed_calls(),
+    ) {
+        if let Ok(counter) = SlidingCounter::new(quota, epochs) {
+            agrees_with_a_limiter_per_key(counter, quota, calls)?;
+        }
+    }
+
+    #[test]
+    fn sliding_logs_keyed_are_as_alone(
+        quota in history::quotas(40),
+        calls in keyed_calls(),
+    ) {
+        agrees_with_a_limiter_per_key(SlidingLog::new(quota).unwrap(), quota, calls)?;
+    }
+}
+
+/// Slots change hands among many keys, some taken while live: what a key is charged never comes from
+/// another, and no key gets more than its limit unless its slot was taken.
+fn hands_over_cleanly<P: Protocol + Copy>(protocol: P, limit: u64, when_full: WhenFull) {
+    let memory = Memory::new(1, protocol.ring_words());
+    let table = memory.table(protocol).with_when_full(when_full);
+    for round in 0..200_u64 {
+        // A minute's limit; a round every 7 s, so that some keys are idle by then and some live.
+        let now = Timestamp::from_secs(1_000_000 + round * 7);
+        for user in [round, round + 1, round * 31 % 17] {
+            let was_known = table.peek(key(user), Cost::ZERO, now).remaining() < limit;
+            let before = table.tally().taken_over();
+            let admitted = (0..limit * 2)
+                .filter(|_| table.decide(key(user), Cost::ONE, now).is_allow())
+                .count() as u64;
+            assert!(admitted <= limit, "round {round}: {admitted} of {limit}");
+            let taken = table.tally().taken_over() > before;
+            if !was_known && (taken || when_full == WhenFull::TakeOver) {
+                assert_eq!(
+                    admitted, limit,
+                    "round {round}: a new key has its whole limit"
+                );
+            }
+        }
+    }
+    match when_full {
+        WhenFull::TakeOver => assert!(table.tally().taken_over() > 0),
+        _ => assert_eq!(table.tally().taken_over(), 0),
+    }
+}
+
+#[test]
+fn a_slot_that_changes_hands_brings_nothing_along() {
+    let quota = Quota::per_minute(10);
+    for rule in [WhenFull::Deny, WhenFull::TakeOver] {
+        hands_over_cleanly(SlidingLog::new(quota).unwrap(), 10, rule);
+        hands_over_cleanly(SlidingCounter::new(quota, 6).unwrap(), 10, rule);
+        hands_over_cleanly(FixedWindow::new(quota).unwrap(), 10, rule);
+        hands_over_cleanly(TokenBucket::new(quota).unwrap(), 10, rule);
+    }
+}
+
+#[test]
+fn a_flood_of_keys_cannot_make_an_exhausted_key_fresh() {
+    let memory = Memory::new(Line::for_keys(1_000), 0);
+    let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
+    let now = Timestamp::from_secs(1_000);
+    let mine: Vec<_> = (0..500).map(key).collect();
+    assert!(
+        mine.iter()
+            .all(|key| table.decide(*key, Cost::ONE, now).is_allow())
+    );
+    let mut denied = 0;
+    for stranger in 1_000..101_000 {
+        let decision = table.decide(key(stranger), Cost::ONE, now);
+        if let Some(denial) = decision.denial() {
+            assert_eq!(denial.cause(), Cause::TableFull);
+            denied += 1;
+        }
+    }
+    assert!(
+        mine.iter()
+            .all(|key| !table.decide(*key, Cost::ONE, now).is_allow())
+    );
+    assert_eq!(table.tally().denied(), denied);
+    assert!(
+        denied >= 100_000 - table.slots() as u64,
+        "the overflow is counted"
+    );
+    // Once idle, every slot serves another key.
+    let later = now + std::time::Duration::from_secs(60);
+    assert!((200_000..200_500).all(|k| table.decide(key(k), Cost::ONE, later).is_allow()));
+}
+
+#[test]
+fn a_full_table_says_when_a_slot_comes_free() {
+    let memory = Memory::new(1, 0);
+    let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
+    for user in 0..4 {
+        let now = Timestamp::from_secs(1_000 + user);
+        assert!(table.decide(key(user), Cost::ONE, now).is_allow());
+    }
+    let now = Timestamp::from_secs(1_010);
+    let denial = table.decide(key(9), Cost::ONE, now).denial().unwrap();
+    let wait = std::time::Duration::from_secs(50);
+    assert_eq!(
+        denial.retry(),
+        tidegate_core::Retry::After(wait),
+        "when the oldest is idle"
+    );
+    assert!(table.decide(key(9), Cost::ONE, now + wait).is_allow());
+}
+
+#[test]
+fn every_key_up_to_the_capacity_finds_room() {
+    for keys in [1, 10, 100, 1_000, 10_000, 100_000] {
+        let memory = Memory::new(Line::for_keys(keys), 0);
+        let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
+        let now = Timestamp::from_secs(1_000);
+        let placed = (0..keys as u64).filter(|k| table.decide(key(*k), Cost::ONE, now).is_allow());
+        assert_eq!(placed.count(), keys);
+        assert_eq!(table.live_keys(now), keys);
+    }
+}
+
+#[test]
+fn keys_whose_hashes_differ_in_one_bit_are_apart() {
+    let memory = Memory::new(Line::for_keys(100), 0);
+    let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
+    let now = Timestamp::from_secs(1_000);
+    // The bits that are compared: the low 46. Higher ones pick the set.
+    let admitted: HashSet<_> = (0..46)
+        .filter(|bit| {
+            table
+                .decide(Key::from_hash(1 << bit), Cost::ONE, now)
+                .is_allow()
+        })
+        .collect();
+    assert_eq!(admitted.len(), 46);
+}
