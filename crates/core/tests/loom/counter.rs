@@ -48,6 +48,24 @@ fn the_bound_holds_while_threads_turn_epochs_at_different_times() {
     });
 }
 
+/// Without the seal, a unit that is admitted between the filing of its epoch's count and the move of
+/// the base is counted nowhere.
+#[test]
+fn an_admission_races_with_the_turn_of_its_epoch_and_is_counted() {
+    explore(3, || {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        decide_all(&limiter, &admitted, &[111]);
+        let turner = {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, &[121]))
+        };
+        decide_all(&limiter, &admitted, &[112]);
+        turner.join().unwrap();
+        decide_all(&limiter, &admitted, &[122]);
+        assert_eq!(admitted.total(), 2);
+    });
+}
+
 #[test]
 fn three_threads_that_meet_a_sealed_head_finish_one_turn() {
     explore(2, || {
