@@ -76,10 +76,7 @@ impl Allowance {
     #[inline]
     #[must_use]
     pub const fn new(remaining: u64, reset_after_ns: u64) -> Self {
-        Self {
-            remaining,
-            reset_after_ns,
-        }
+        Self { remaining, reset_after_ns }
     }
 
     /// The units still free.
@@ -111,24 +108,14 @@ impl Denial {
     #[inline]
     #[must_use]
     pub const fn exhausted(remaining: u64, retry_after_ns: u64, reset_after_ns: u64) -> Self {
-        Self {
-            cause: Cause::Exhausted,
-            remaining,
-            retry_after_ns,
-            reset_after_ns,
-        }
+        Self { cause: Cause::Exhausted, remaining, retry_after_ns, reset_after_ns }
     }
 
     /// The cost is above the limit's capacity, so no wait can help.
     #[inline]
     #[must_use]
     pub const fn oversized(remaining: u64, reset_after_ns: u64) -> Self {
-        Self {
-            cause: Cause::Oversized,
-            remaining,
-            retry_after_ns: 0,
-            reset_after_ns,
-        }
+        Self { cause: Cause::Oversized, remaining, retry_after_ns: 0, reset_after_ns }
     }
 
     /// The key is new and the table has no room for it before `retry_after_ns`.

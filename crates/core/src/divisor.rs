@@ -16,10 +16,7 @@ impl Divisor {
     /// A divisor; `by` must not be zero.
     pub(crate) const fn new(by: u64) -> Self {
         assert!(by != 0);
-        Self {
-            by,
-            reciprocal: u64::MAX / by,
-        }
+        Self { by, reciprocal: u64::MAX / by }
     }
 
     #[inline]
@@ -60,15 +57,7 @@ mod tests {
     #[test]
     fn divides_at_the_edges() {
         for by in [1, 2, 3, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
-            for x in [
-                0,
-                1,
-                by - 1,
-                by,
-                by.saturating_add(1),
-                u64::MAX - 1,
-                u64::MAX,
-            ] {
+            for x in [0, 1, by - 1, by, by.saturating_add(1), u64::MAX - 1, u64::MAX] {
                 assert_eq!(Divisor::new(by).quotient(x), x / by, "{x} / {by}");
             }
         }

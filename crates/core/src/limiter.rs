@@ -51,10 +51,7 @@ impl<const WORDS: usize> Limiter<SlidingCounter, [AtomicU64; WORDS]> {
     /// When it is not; in a `static`, at compile time.
     #[must_use]
     pub const fn counter(counter: SlidingCounter) -> Self {
-        assert!(
-            WORDS == counter.ring_len(),
-            "a counter needs one ring word per epoch, plus one"
-        );
+        assert!(WORDS == counter.ring_len(), "a counter needs one ring word per epoch, plus one");
         Self {
             protocol: counter,
             head: AtomicU64::new(0),
@@ -75,11 +72,7 @@ impl<const WORDS: usize> Limiter<SlidingLog, [AtomicU64; WORDS]> {
             WORDS == log.ring_len(),
             "a log needs one ring word per unit of its limit, plus one"
         );
-        Self {
-            protocol: log,
-            head: AtomicU64::new(0),
-            ring: [const { AtomicU64::new(0) }; WORDS],
-        }
+        Self { protocol: log, head: AtomicU64::new(0), ring: [const { AtomicU64::new(0) }; WORDS] }
     }
 }
 
@@ -90,16 +83,8 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Limiter<P, R> {
     /// When the ring does not have [`Protocol::ring_words`] words.
     #[must_use]
     pub fn with_ring(protocol: P, ring: R) -> Self {
-        assert_eq!(
-            ring.as_ref().len(),
-            protocol.ring_words(),
-            "ring words of a limiter"
-        );
-        Self {
-            protocol,
-            head: AtomicU64::new(0),
-            ring,
-        }
+        assert_eq!(ring.as_ref().len(), protocol.ring_words(), "ring words of a limiter");
+        Self { protocol, head: AtomicU64::new(0), ring }
     }
 
     /// Whether `cost` may be spent at `now`; charges it if so.
@@ -161,10 +146,7 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Cell for Limiter<P, R> {
 
     #[inline]
     fn swap(&self, from: u64, to: u64) -> Swap {
-        match self
-            .head
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match self.head.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Swap::Done,
             Err(current) => Swap::Changed(current),
         }

@@ -123,10 +123,7 @@ impl<A: Algorithm> Protocol for A {
         loop {
             match self.step(word, cost, now) {
                 Step::Deny(denial) => return Some(Decision::Deny(denial)),
-                Step::Allow {
-                    word: next,
-                    allowance,
-                } => match swap_if_new(cell, word, next) {
+                Step::Allow { word: next, allowance } => match swap_if_new(cell, word, next) {
                     Swap::Done => return Some(Decision::Allow(allowance)),
                     Swap::Changed(current) => word = current,
                     Swap::Gone => return None,
@@ -157,20 +154,14 @@ impl<A: Algorithm> Protocol for A {
         charged_at: Timestamp,
         now: Timestamp,
     ) -> Option<()> {
-        swap_until_done(cell, word, |word| {
-            Algorithm::refund(self, word, cost, charged_at, now)
-        })
+        swap_until_done(cell, word, |word| Algorithm::refund(self, word, cost, charged_at, now))
     }
 
     #[inline]
     fn enter(&self, _: u64, cost: Cost, now: Timestamp) -> Entry {
         match self.step(0, cost, now) {
             Step::Deny(denial) => Entry::Deny(denial),
-            Step::Allow { word, allowance } => Entry::Admit {
-                word,
-                charged: true,
-                allowance,
-            },
+            Step::Allow { word, allowance } => Entry::Admit { word, charged: true, allowance },
         }
     }
 
@@ -201,11 +192,7 @@ impl<A: Algorithm> Protocol for A {
 /// Swaps, but for a word that stays as it is.
 #[inline]
 fn swap_if_new<C: Cell>(cell: &C, from: u64, to: u64) -> Swap {
-    if from == to {
-        Swap::Done
-    } else {
-        cell.swap(from, to)
-    }
+    if from == to { Swap::Done } else { cell.swap(from, to) }
 }
 
 /// Swaps in `next` of the current word. A failed swap means that another thread's went through.

@@ -47,14 +47,9 @@ impl Quota {
             return Err(QuotaError::NoPeriod);
         }
         if period.as_nanos() > Self::MAX_PERIOD.as_nanos() {
-            return Err(QuotaError::PeriodTooLong {
-                secs: period.as_secs(),
-            });
+            return Err(QuotaError::PeriodTooLong { secs: period.as_secs() });
         }
-        Ok(Self {
-            units,
-            period_ns: period.as_nanos() as u64,
-        })
+        Ok(Self { units, period_ns: period.as_nanos() as u64 })
     }
 
     /// `units` per second.
@@ -174,11 +169,7 @@ impl fmt::Display for QuotaError {
         match *self {
             Self::NoUnits => f.write_str("a limit of 0 units denies everything; give at least 1"),
             Self::TooManyUnits { units } => {
-                write!(
-                    f,
-                    "{units} units are too many; give at most {}",
-                    Quota::MAX_UNITS
-                )
+                write!(f, "{units} units are too many; give at most {}", Quota::MAX_UNITS)
             }
             Self::NoPeriod => f.write_str("a period of 0 has no rate; give at least 1 ns"),
             Self::PeriodTooLong { secs } => write!(
@@ -226,15 +217,10 @@ mod tests {
         assert_eq!(Quota::new(0, second), Err(QuotaError::NoUnits));
         assert_eq!(
             Quota::new(Quota::MAX_UNITS + 1, second),
-            Err(QuotaError::TooManyUnits {
-                units: Quota::MAX_UNITS + 1
-            })
+            Err(QuotaError::TooManyUnits { units: Quota::MAX_UNITS + 1 })
         );
         assert_eq!(Quota::new(1, Duration::ZERO), Err(QuotaError::NoPeriod));
-        assert!(matches!(
-            Quota::new(1, Duration::MAX),
-            Err(QuotaError::PeriodTooLong { .. })
-        ));
+        assert!(matches!(Quota::new(1, Duration::MAX), Err(QuotaError::PeriodTooLong { .. })));
         assert!(Quota::new(Quota::MAX_UNITS, Quota::MAX_PERIOD).is_ok());
     }
 }

@@ -71,11 +71,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// When the storage has no lines, or fewer ring words than `protocol` needs for its slots.
     pub fn new(protocol: P, storage: S) -> Result<Self, TableError> {
         storage::check(&storage, protocol.ring_words())?;
-        Ok(Self {
-            protocol,
-            storage,
-            when_full: WhenFull::default(),
-        })
+        Ok(Self { protocol, storage, when_full: WhenFull::default() })
     }
 
     /// The same table, with another rule for a full set.
@@ -136,11 +132,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
             match set.find() {
                 Found::Live(slot) => {
                     let cell = self.cell(&set, slot);
-                    if self
-                        .protocol
-                        .charge(&cell, slot.word(), cost, now)
-                        .is_some()
-                    {
+                    if self.protocol.charge(&cell, slot.word(), cost, now).is_some() {
                         return true;
                     }
                 }
@@ -164,9 +156,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         let set = self.set(key);
         while let Found::Live(slot) = set.find() {
             let cell = self.cell(&set, slot);
-            let refunded = self
-                .protocol
-                .refund(&cell, slot.word(), cost, charged_at, now);
+            let refunded = self.protocol.refund(&cell, slot.word(), cost, charged_at, now);
             if refunded.is_some() {
                 return;
             }

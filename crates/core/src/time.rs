@@ -34,11 +34,7 @@ impl Timestamp {
     #[inline]
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
-        if nanos > Self::MAX.0 {
-            Self::MAX
-        } else {
-            Self(nanos)
-        }
+        if nanos > Self::MAX.0 { Self::MAX } else { Self(nanos) }
     }
 
     /// The timestamp `secs` seconds after the origin, at most [`Timestamp::MAX`].
@@ -94,9 +90,6 @@ mod tests {
         assert_eq!(Timestamp::from_nanos(u64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::from_secs(u64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
-        assert_eq!(
-            Timestamp::from_nanos(Timestamp::MAX.as_nanos()),
-            Timestamp::MAX
-        );
+        assert_eq!(Timestamp::from_nanos(Timestamp::MAX.as_nanos()), Timestamp::MAX);
     }
 }

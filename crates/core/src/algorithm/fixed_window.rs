@@ -81,9 +81,7 @@ impl Every {
     /// Windows as long as the quota's period.
     #[must_use]
     pub const fn new(quota: Quota) -> Self {
-        Self {
-            period: Divisor::new(quota.period_ns()),
-        }
+        Self { period: Divisor::new(quota.period_ns()) }
     }
 }
 
@@ -97,11 +95,7 @@ impl Calendar for Every {
         } else {
             self.period.quotient(at_ns)
         };
-        Window {
-            number,
-            start: self.start_of(number),
-            end: self.start_of(number + 1),
-        }
+        Window { number, start: self.start_of(number), end: self.start_of(number + 1) }
     }
 
     #[inline]
@@ -118,11 +112,9 @@ impl FixedWindow<Every> {
     pub const fn new(quota: Quota) -> Result<Self, QuotaError> {
         let last = Timestamp::MAX.as_nanos() / quota.period_ns();
         match used_bits(quota.units(), last) {
-            Ok(used_bits) => Ok(Self {
-                limit: quota.units(),
-                used_bits,
-                calendar: Every::new(quota),
-            }),
+            Ok(used_bits) => {
+                Ok(Self { limit: quota.units(), used_bits, calendar: Every::new(quota) })
+            }
             Err(error) => Err(error),
         }
     }
@@ -135,11 +127,7 @@ impl<C: Calendar> FixedWindow<C> {
     /// When the limit is zero, or the word has no room for this many units with windows this short.
     pub fn on(calendar: C, limit: u64) -> Result<Self, QuotaError> {
         let last = calendar.window(Timestamp::MAX, 0).number;
-        Ok(Self {
-            limit,
-            used_bits: used_bits(limit, last)?,
-            calendar,
-        })
+        Ok(Self { limit, used_bits: used_bits(limit, last)?, calendar })
     }
 }
 
@@ -201,10 +189,7 @@ impl<C: Calendar> FixedWindow<C> {
             return (window, used);
         }
         if window.number < number {
-            let (start, end) = (
-                self.calendar.start_of(number),
-                self.calendar.start_of(number + 1),
-            );
+            let (start, end) = (self.calendar.start_of(number), self.calendar.start_of(number + 1));
             return (Window { number, start, end }, used);
         }
         let paid = self.limit.saturating_mul(window.number - number);
@@ -224,10 +209,7 @@ impl<C: Calendar> FixedWindow<C> {
         }
         // Deep in debt, which is rare: the division is no matter.
         let windows = excess.div_ceil(self.limit);
-        self.calendar
-            .start_of(window.number.saturating_add(windows))
-            .nanos_since(now)
-            .max(1)
+        self.calendar.start_of(window.number.saturating_add(windows)).nanos_since(now).max(1)
     }
 }
 
@@ -249,16 +231,9 @@ impl<C: Calendar> Algorithm for FixedWindow<C> {
             ));
         }
         let used = used + cost;
-        let word = if cost == 0 {
-            word
-        } else {
-            self.pack(window.number, used)
-        };
+        let word = if cost == 0 { word } else { self.pack(window.number, used) };
         let reset = self.wait_ns(window, used, 0, now);
-        Step::Allow {
-            word,
-            allowance: Allowance::new(remaining - cost, reset),
-        }
+        Step::Allow { word, allowance: Allowance::new(remaining - cost, reset) }
     }
 
     #[inline]

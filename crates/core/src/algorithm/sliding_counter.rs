@@ -77,18 +77,12 @@ impl SlidingCounter {
     /// this many units with epochs this short.
     pub const fn new(quota: Quota, epochs: usize) -> Result<Self, QuotaError> {
         if epochs == 0 || epochs > Self::MAX_EPOCHS {
-            return Err(QuotaError::Epochs {
-                epochs,
-                max: Self::MAX_EPOCHS,
-            });
+            return Err(QuotaError::Epochs { epochs, max: Self::MAX_EPOCHS });
         }
         let width_ns = quota.period_ns().div_ceil(epochs as u64);
         let layout = Layout::for_width(width_ns);
         if quota.units() > layout.max_limit() {
-            return Err(QuotaError::TooLarge {
-                units: quota.units(),
-                max: layout.max_limit(),
-            });
+            return Err(QuotaError::TooLarge { units: quota.units(), max: layout.max_limit() });
         }
         Ok(Self {
             limit: quota.units(),
@@ -117,9 +111,7 @@ impl SlidingCounter {
     /// The epoch that counts at `now`: a `now` before the head's epoch is stale, and counts in it.
     #[inline]
     fn epoch_at(&self, head: Head, now: Timestamp) -> u64 {
-        let into = now
-            .as_nanos()
-            .wrapping_sub(head.epoch.wrapping_mul(self.width_ns.by()));
+        let into = now.as_nanos().wrapping_sub(head.epoch.wrapping_mul(self.width_ns.by()));
         if into < self.width_ns.by() {
             return head.epoch;
         }
@@ -152,14 +144,8 @@ impl SlidingCounter {
     #[inline]
     fn filed(&self, ring: &[AtomicU64], epoch: u64) -> u64 {
         // Acquire: pairs with the release of the turn that filed it.
-        let filed = self
-            .layout
-            .filed(self.slot(ring, epoch).load(Ordering::Acquire));
-        if filed.tag == Filed::tag_of(epoch) {
-            filed.count
-        } else {
-            0
-        }
+        let filed = self.layout.filed(self.slot(ring, epoch).load(Ordering::Acquire));
+        if filed.tag == Filed::tag_of(epoch) { filed.count } else { 0 }
     }
 
     /// The units that count at `now`, from the head and the ring, without help from the base; the
@@ -172,11 +158,7 @@ impl SlidingCounter {
         let current = self.epoch_at(head, now);
         let oldest = current.saturating_sub(self.epochs.by());
         let count = |epoch| {
-            if epoch == head.epoch {
-                head.count
-            } else {
-                self.filed(ring, epoch)
-            }
+            if epoch == head.epoch { head.count } else { self.filed(ring, epoch) }
         };
         let newest = head.epoch;
         let (mut sum, mut last) = (0_u64, None);
@@ -187,11 +169,7 @@ impl SlidingCounter {
                 last = Some(epoch);
             }
         }
-        let mut survey = Survey {
-            sum,
-            retry_at: 0,
-            reset_at: 0,
-        };
+        let mut survey = Survey { sum, retry_at: 0, reset_at: 0 };
         if let Some(last) = last {
             survey.reset_at = self.expiry_of(last);
         }
@@ -273,10 +251,7 @@ impl Protocol for SlidingCounter {
                 && sum.saturating_add(units) <= self.limit
                 && units > 0
             {
-                let next = Head {
-                    count: head.count + units,
-                    ..head
-                };
+                let next = Head { count: head.count + units, ..head };
                 match cell.swap(word, self.layout.head_word(next)) {
                     Swap::Done => {
                         let reset_ns = self.expiry_of(head.epoch) - now.as_nanos();
@@ -325,10 +300,7 @@ impl Protocol for SlidingCounter {
                 word = self.turn(cell, word, now)?;
                 continue;
             }
-            let next = Head {
-                count: head.count.saturating_add(cost.units()),
-                ..head
-            };
+            let next = Head { count: head.count.saturating_add(cost.units()), ..head };
             match cell.swap(word, self.layout.head_word(next)) {
                 Swap::Done => return Some(()),
                 Swap::Changed(current) => word = current,
@@ -353,22 +325,10 @@ impl Protocol for SlidingCounter {
             return Entry::Deny(Denial::oversized(self.limit, 0));
         }
         let epoch = self.epoch_at(self.layout.head(left_behind), now);
-        let word = self.layout.head_word(Head {
-            epoch,
-            sealed: false,
-            count: 0,
-        });
-        let reset_ns = if cost == Cost::ZERO {
-            0
-        } else {
-            self.expiry_of(epoch) - now.as_nanos()
-        };
+        let word = self.layout.head_word(Head { epoch, sealed: false, count: 0 });
+        let reset_ns = if cost == Cost::ZERO { 0 } else { self.expiry_of(epoch) - now.as_nanos() };
         let allowance = Allowance::new(self.limit - cost.units(), reset_ns);
-        Entry::Admit {
-            word,
-            charged: false,
-            allowance,
-        }
+        Entry::Admit { word, charged: false, allowance }
     }
 
     fn prepare<C: Cell>(&self, cell: &C, word: u64, clear: bool) {

@@ -84,10 +84,7 @@ impl SlidingLog {
             return Err(QuotaError::TooFast { units, period_ns });
         }
         if quota.units() > Self::MAX_LIMIT {
-            return Err(QuotaError::TooLarge {
-                units: quota.units(),
-                max: Self::MAX_LIMIT,
-            });
+            return Err(QuotaError::TooLarge { units: quota.units(), max: Self::MAX_LIMIT });
         }
         Ok(Self {
             limit: quota.units(),
@@ -131,10 +128,7 @@ impl SlidingLog {
     #[inline]
     fn wait_ns(&self, ring: &[AtomicU64], entry: Entry, position: u64, now: Timestamp) -> u64 {
         let Some(time) = entry.time() else { return 0 };
-        let free_at = match (
-            entry.parity() == self.layout.parity(position),
-            entry.is_postponed(),
-        ) {
+        let free_at = match (entry.parity() == self.layout.parity(position), entry.is_postponed()) {
             (false, _) => time.as_nanos() + self.window_ns,
             (true, false) => return 0,
             // The clamped end of time is never reached.
@@ -142,11 +136,7 @@ impl SlidingLog {
             (true, true) => time.as_nanos(),
         };
         let wait_ns = free_at.saturating_sub(now.as_nanos());
-        if wait_ns > 0 && time < self.since(ring) {
-            0
-        } else {
-            wait_ns
-        }
+        if wait_ns > 0 && time < self.since(ring) { 0 } else { wait_ns }
     }
 
     /// How long after `now` the entry so many after the head's position is free.
@@ -205,9 +195,8 @@ impl SlidingLog {
     /// The time until the newest unit expires.
     #[inline]
     fn reset_ns(&self, newest: Option<Timestamp>, now: Timestamp) -> u64 {
-        newest.map_or(0, |newest| {
-            (newest.as_nanos() + self.window_ns).saturating_sub(now.as_nanos())
-        })
+        newest
+            .map_or(0, |newest| (newest.as_nanos() + self.window_ns).saturating_sub(now.as_nanos()))
     }
 
     /// The answer for `cost` when `free` entries are, if the head is still the same afterwards.
@@ -332,20 +321,10 @@ impl Protocol for SlidingLog {
         if cost.units() > self.limit {
             return Entered::Deny(Denial::oversized(self.limit, 0));
         }
-        let word = self
-            .layout
-            .word(self.layout.head(left_behind).position, now);
-        let reset_ns = if cost == Cost::ZERO {
-            0
-        } else {
-            self.window_ns
-        };
+        let word = self.layout.word(self.layout.head(left_behind).position, now);
+        let reset_ns = if cost == Cost::ZERO { 0 } else { self.window_ns };
         let allowance = Allowance::new(self.limit - cost.units(), reset_ns);
-        Entered::Admit {
-            word,
-            charged: false,
-            allowance,
-        }
+        Entered::Admit { word, charged: false, allowance }
     }
 
     fn prepare<C: Cell>(&self, cell: &C, word: u64, clear: bool) {
@@ -360,9 +339,7 @@ impl Protocol for SlidingLog {
 
     #[inline]
     fn idle_at(&self, word: u64) -> Timestamp {
-        self.layout
-            .last(self.layout.head(word))
-            .plus_nanos(self.window_ns)
+        self.layout.last(self.layout.head(word)).plus_nanos(self.window_ns)
     }
 
     #[inline]

@@ -105,11 +105,7 @@ impl TokenBucket {
         if burst == 0 || burst > max {
             return Err(QuotaError::Burst { burst, max });
         }
-        Ok(Self {
-            burst,
-            tolerance: burst * self.per_unit.by(),
-            ..self
-        })
+        Ok(Self { burst, tolerance: burst * self.per_unit.by(), ..self })
     }
 
     /// The most units that can be spent at once.
@@ -179,19 +175,14 @@ impl Algorithm for TokenBucket {
         }
         let next = ticks + ahead + increment;
         let allowance = Allowance::new(self.remaining(ahead + increment), self.wait_ns(next, now));
-        Step::Allow {
-            word: next,
-            allowance,
-        }
+        Step::Allow { word: next, allowance }
     }
 
     #[inline]
     fn charge(&self, word: u64, cost: Cost, now: Timestamp) -> u64 {
         let full = self.ticks(now);
         let increment = cost.units().saturating_mul(self.per_unit.by());
-        word.max(full)
-            .saturating_add(increment)
-            .min((full + MAX_DEBT).max(word))
+        word.max(full).saturating_add(increment).min((full + MAX_DEBT).max(word))
     }
 
     /// A charge of `n` units holds `n` units at first and one less each time that a unit refills,
@@ -204,10 +195,7 @@ impl Algorithm for TokenBucket {
         } else {
             0
         };
-        let held = cost
-            .units()
-            .saturating_mul(self.per_unit.by())
-            .saturating_sub(refilled);
+        let held = cost.units().saturating_mul(self.per_unit.by()).saturating_sub(refilled);
         word.saturating_sub(held)
     }
 

@@ -71,11 +71,7 @@ const TAG: (u32, u32) = (20, 10);
 
 fn squeeze_half(half: u64, (top, bottom): (u32, u32)) -> u64 {
     let squeezed = (half >> (64 - top)) << bottom | (half & ((1 << bottom) - 1));
-    assert_eq!(
-        widen_half(squeezed, (top, bottom)),
-        half,
-        "too large for a model: {half:#x}"
-    );
+    assert_eq!(widen_half(squeezed, (top, bottom)), half, "too large for a model: {half:#x}");
     squeezed
 }
 
@@ -111,9 +107,7 @@ impl AtomicU128 {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u128, u128> {
-        let swapped = self
-            .0
-            .compare_exchange(squeeze(from), squeeze(to), success, failure);
+        let swapped = self.0.compare_exchange(squeeze(from), squeeze(to), success, failure);
         swapped.map(widen).map_err(widen)
     }
 }

@@ -40,27 +40,21 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         }
         let (place, was_live) = match set.place(&self.protocol, now) {
             Place::Free(place) => (place, false),
-            Place::Full {
-                claim: Some(claim), ..
-            } => {
+            Place::Full { claim: Some(claim), .. } => {
                 // Perhaps its thread is dead. Once it is live, it can become idle.
                 self.finish(set, claim, false);
                 return None;
             }
-            Place::Full {
-                nearest: Some(nearest),
-                ..
-            } if self.when_full == WhenFull::TakeOver => (nearest, true),
+            Place::Full { nearest: Some(nearest), .. } if self.when_full == WhenFull::TakeOver => {
+                (nearest, true)
+            }
             Place::Full { nearest, .. } => {
                 self.tally().count_denied();
                 return Some(Decision::Deny(self.table_full(nearest, now)));
             }
         };
-        let Entry::Admit {
-            word,
-            charged,
-            allowance,
-        } = self.protocol.enter(place.word(), cost, now)
+        let Entry::Admit { word, charged, allowance } =
+            self.protocol.enter(place.word(), cost, now)
         else {
             return None;
         };
@@ -71,14 +65,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
             self.tally().count_taken_over();
         }
         // A charged word takes effect with the confirmation, whoever confirms it.
-        let is_live = self.finish(
-            set,
-            Seen {
-                index: place.index,
-                head: claim,
-            },
-            true,
-        );
+        let is_live = self.finish(set, Seen { index: place.index, head: claim }, true);
         (is_live && charged).then_some(Decision::Allow(allowance))
     }
 
@@ -113,8 +100,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
             }
         }
         let cell = self.cell(set, claim);
-        self.protocol
-            .prepare(&cell, claim.word(), claim.head.is_clearing());
+        self.protocol.prepare(&cell, claim.word(), claim.head.is_clearing());
         match slot::swap(claimed, claim.head, claim.head.confirmed()) {
             Ok(()) => true,
             Err(head) => head.is_confirmed(claim.head),

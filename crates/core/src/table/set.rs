@@ -49,21 +49,14 @@ pub(super) enum Place {
     Free(Seen),
     /// Nowhere. `claim` is a slot that is being claimed for some key, `nearest` the live one that is
     /// nearest to idle.
-    Full {
-        claim: Option<Seen>,
-        nearest: Option<Seen>,
-    },
+    Full { claim: Option<Seen>, nearest: Option<Seen> },
 }
 
 impl<'a> Set<'a> {
     #[inline]
     pub(super) fn of(lines: &'a [Line], key: Key) -> Self {
         // The high bits of the hash pick the line, the low ones are the fingerprint.
-        let whole_sets = if lines.len() > LINES {
-            lines.len() & !(LINES - 1)
-        } else {
-            lines.len()
-        };
+        let whole_sets = if lines.len() > LINES { lines.len() & !(LINES - 1) } else { lines.len() };
         let line = ((key.hash() as u128 * whole_sets as u128) >> 64) as usize;
         let first = line & !(LINES - 1);
         let lines = &lines[first..(first + LINES).min(whole_sets)];
@@ -98,10 +91,7 @@ impl<'a> Set<'a> {
         lines.flat_map(move |line| {
             (0..SLOTS).map(move |slot| {
                 let head = slot::load(&self.lines[line].slots()[slot]);
-                Seen {
-                    index: line * SLOTS + slot,
-                    head,
-                }
+                Seen { index: line * SLOTS + slot, head }
             })
         })
     }
@@ -146,9 +136,6 @@ impl<'a> Set<'a> {
                 }
             }
         }
-        Place::Full {
-            claim,
-            nearest: nearest.map(|(_, seen)| seen),
-        }
+        Place::Full { claim, nearest: nearest.map(|(_, seen)| seen) }
     }
 }

@@ -110,10 +110,7 @@ pub(super) fn load(slot: &AtomicU128) -> Head {
 impl Head {
     #[inline]
     const fn unpack(bits: u128) -> Self {
-        Self {
-            tag: (bits >> 64) as u64,
-            word: bits as u64,
-        }
+        Self { tag: (bits >> 64) as u64, word: bits as u64 }
     }
 
     #[inline]
@@ -155,26 +152,17 @@ impl Head {
     /// The head of a claim of this slot for another key.
     pub(super) const fn claimed(self, fingerprint: u64, word: u64, clearing: bool) -> Self {
         let state = if clearing { CLEARING } else { TENTATIVE };
-        Self {
-            tag: fingerprint | self.next_version() | state,
-            word,
-        }
+        Self { tag: fingerprint | self.next_version() | state, word }
     }
 
     /// The head of a claim that has come through.
     pub(super) const fn confirmed(self) -> Self {
-        Self {
-            tag: self.tag & !STATE | LIVE,
-            word: self.word,
-        }
+        Self { tag: self.tag & !STATE | LIVE, word: self.word }
     }
 
     /// The head of a claim that is given up.
     pub(super) const fn given_up(self) -> Self {
-        Self {
-            tag: self.fingerprint() | self.next_version() | EMPTY,
-            word: self.word,
-        }
+        Self { tag: self.fingerprint() | self.next_version() | EMPTY, word: self.word }
     }
 
     /// Whether this is the head of the claim, now live.
@@ -184,11 +172,7 @@ impl Head {
 
     const fn next_version(self) -> u64 {
         let next = (self.tag & VERSION) + (1 << VERSION_SHIFT);
-        if next > VERSION {
-            1 << VERSION_SHIFT
-        } else {
-            next
-        }
+        if next > VERSION { 1 << VERSION_SHIFT } else { next }
     }
 }
 

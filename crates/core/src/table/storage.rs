@@ -113,10 +113,7 @@ impl fmt::Display for TableError {
         match *self {
             Self::NoLines => f.write_str("a table without lines has no room; give at least 1"),
             Self::Ring { words, needed } => {
-                write!(
-                    f,
-                    "{words} ring words are too few for the algorithm; give {needed}"
-                )
+                write!(f, "{words} ring words are too few for the algorithm; give {needed}")
             }
         }
     }

@@ -68,22 +68,12 @@ impl Admitted {
         if decide() {
             let mut record = self.0.lock().unwrap();
             let latest = record.latest;
-            record.units.push(Unit {
-                earliest,
-                latest,
-                units,
-            });
+            record.units.push(Unit { earliest, latest, units });
         }
     }
 
     pub fn total(&self) -> u64 {
-        self.0
-            .lock()
-            .unwrap()
-            .units
-            .iter()
-            .map(|unit| unit.units)
-            .sum()
+        self.0.lock().unwrap().units.iter().map(|unit| unit.units).sum()
     }
 
     /// Asserts that the units can have happened at such times that no span of this length holds more

@@ -78,9 +78,7 @@ fn three_threads_that_meet_a_sealed_head_finish_one_turn() {
             })
             .collect();
         decide_all(&limiter, &admitted, &[121]);
-        threads
-            .into_iter()
-            .for_each(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(admitted.total(), 3);
     });
 }
@@ -122,9 +120,7 @@ fn two_refunds_of_one_epoch_free_both_units_and_no_more() {
                 thread::spawn(move || limiter.refund(Cost::ONE, at(105), at(112)))
             })
             .collect();
-        refunders
-            .into_iter()
-            .for_each(|refunder| refunder.join().unwrap());
+        refunders.into_iter().for_each(|refunder| refunder.join().unwrap());
         assert_eq!(limiter.peek(Cost::ZERO, at(112)).remaining(), 2);
     });
 }

@@ -25,9 +25,7 @@ fn at(ns: u64) -> Timestamp {
 
 fn decide_all(limiter: &Log, admitted: &Admitted, calls: &[(u64, u64)]) {
     for &(ns, units) in calls {
-        admitted.call(at(ns), units, || {
-            limiter.decide(Cost::new(units), at(ns)).is_allow()
-        });
+        admitted.call(at(ns), units, || limiter.decide(Cost::new(units), at(ns)).is_allow());
     }
 }
 
@@ -59,9 +57,7 @@ fn threads_admit_exactly_the_limit_at_a_frozen_clock() {
             })
             .into();
         decide_all(&limiter, &admitted, &[(105, 1)]);
-        threads
-            .into_iter()
-            .for_each(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         decide_all(&limiter, &admitted, &[(105, 1), (105, 1)]);
         assert_eq!(admitted.total(), 3);
     });

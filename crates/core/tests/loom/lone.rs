@@ -25,9 +25,8 @@ fn a_lone_word_admits_exactly_its_limit_at_a_frozen_clock() {
                 }
             }
         };
-        let others: Vec<_> = (0..2)
-            .map(|_| thread::spawn(call(limiter.clone(), admitted.clone())))
-            .collect();
+        let others: Vec<_> =
+            (0..2).map(|_| thread::spawn(call(limiter.clone(), admitted.clone()))).collect();
         call(limiter.clone(), admitted.clone())();
         others.into_iter().for_each(|other| other.join().unwrap());
         assert_eq!(admitted.total(), 3);
@@ -72,17 +71,12 @@ fn a_refund_and_a_settle_race_with_decisions_and_with_the_next_window() {
             let limiter = limiter.clone();
             thread::spawn(move || limiter.charge(Cost::ONE, at(201)))
         };
-        let admitted = (0..3)
-            .filter(|_| limiter.decide(Cost::ONE, at(202)).is_allow())
-            .count();
+        let admitted = (0..3).filter(|_| limiter.decide(Cost::ONE, at(202)).is_allow()).count();
         refunder.join().unwrap();
         settler.join().unwrap();
         let settled = limiter.peek(Cost::ZERO, at(202)).remaining();
         // The settled unit falls into either window. In the old one it is paid off or was refunded.
         assert!(admitted <= 2);
-        assert!(
-            admitted as u64 + settled <= 2,
-            "{admitted} admitted, {settled} left"
-        );
+        assert!(admitted as u64 + settled <= 2, "{admitted} admitted, {settled} left");
     });
 }

@@ -63,9 +63,7 @@ fn at(ns: u64) -> Timestamp {
 
 fn decide<P: Protocol>(table: &Table<P, Memory>, admitted: &Admitted, user: u64, times: &[u64]) {
     for &ns in times {
-        admitted.call(at(ns), 1, || {
-            table.decide(key(user), Cost::ONE, at(ns)).is_allow()
-        });
+        admitted.call(at(ns), 1, || table.decide(key(user), Cost::ONE, at(ns)).is_allow());
     }
 }
 
@@ -158,9 +156,7 @@ fn a_newcomer_that_takes_over_a_live_slot_is_charged_alone() {
                 })
             })
             .into();
-        newcomers
-            .into_iter()
-            .for_each(|newcomer| newcomer.join().unwrap());
+        newcomers.into_iter().for_each(|newcomer| newcomer.join().unwrap());
         assert_eq!(table.tally().taken_over(), 2);
     });
 }
@@ -230,10 +226,7 @@ fn a_thread_stopped_at_any_step_of_a_claim_holds_nobody_up() {
         assert!(admitted.total() <= 1, "the victim may have taken it");
         // Everybody is idle by now, and both slots are there for others.
         for user in [3, 4] {
-            assert!(
-                table.decide(key(user), Cost::ONE, at(200)).is_allow(),
-                "held up"
-            );
+            assert!(table.decide(key(user), Cost::ONE, at(200)).is_allow(), "held up");
         }
     });
 }
@@ -259,9 +252,6 @@ fn a_thread_stopped_while_it_clears_a_ring_holds_nobody_up() {
         victim.join().unwrap();
         decide(&table, &admitted, 1, &[107]);
         assert!(admitted.total() <= 1);
-        assert!(
-            table.decide(key(1), Cost::ONE, at(130)).is_allow(),
-            "held up"
-        );
+        assert!(table.decide(key(1), Cost::ONE, at(130)).is_allow(), "held up");
     });
 }

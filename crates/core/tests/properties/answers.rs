@@ -21,10 +21,7 @@ pub fn check_answer<P: Protocol, R: AsRef<[AtomicU64]>>(
     if remaining > 0 {
         prop_assert!(fits(remaining, now), "{remaining} remaining do not fit");
     }
-    prop_assert!(
-        !fits(remaining + 1, now),
-        "more than {remaining} remaining fit"
-    );
+    prop_assert!(!fits(remaining + 1, now), "more than {remaining} remaining fit");
 
     // Near the end of time the clamp makes waits meaningless.
     let horizon = Timestamp::from_nanos(1 << 61);
@@ -45,10 +42,7 @@ pub fn check_answer<P: Protocol, R: AsRef<[AtomicU64]>>(
             let at = now + wait;
             if at < horizon {
                 prop_assert!(fits(cost.units(), at), "denied after the retry-after");
-                prop_assert!(
-                    !fits(cost.units(), before(at)),
-                    "allowed before the retry-after"
-                );
+                prop_assert!(!fits(cost.units(), before(at)), "allowed before the retry-after");
             }
         }
     }

@@ -32,9 +32,8 @@ impl Counters {
 }
 
 fn windows() -> impl Strategy<Value = (Quota, FixedWindow)> {
-    history::quotas(1 << 30).prop_filter_map("fits the word", |quota| {
-        Some((quota, FixedWindow::new(quota).ok()?))
-    })
+    history::quotas(1 << 30)
+        .prop_filter_map("fits the word", |quota| Some((quota, FixedWindow::new(quota).ok()?)))
 }
 
 proptest! {
@@ -115,11 +114,7 @@ fn debt_is_carried_over_windows_until_it_is_paid_off() {
     limiter.charge(Cost::new(35), at(5, 10));
     let denied = limiter.decide(Cost::ONE, at(5, 10)).denial().unwrap();
     let retry = tidegate_core::Retry::After(Duration::from_secs(3 * 3600 - 10));
-    assert_eq!(
-        denied.retry(),
-        retry,
-        "35 of 10: three windows pay 30, the fourth has 5 left"
-    );
+    assert_eq!(denied.retry(), retry, "35 of 10: three windows pay 30, the fourth has 5 left");
     assert!(!limiter.decide(Cost::ONE, at(7, 3599)).is_allow());
     assert_eq!(limiter.decide(Cost::ONE, at(8, 0)).remaining(), 4);
 }

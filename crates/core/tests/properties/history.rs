@@ -10,11 +10,7 @@ pub fn cases(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     let cases = if asked { default.cases } else { cases };
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..default
-    }
+    ProptestConfig { cases, failure_persistence: None, ..default }
 }
 
 /// One call in a history.
@@ -95,11 +91,7 @@ pub fn log_uniform(low: u64, high: u64) -> impl Strategy<Value = u64> {
         let value = (low_ln + share * (high_ln - low_ln)).exp() as u64;
         // Half of them round numbers in base ten, as people write them.
         let digits = 10_u64.pow(value.max(1).ilog10());
-        let value = if round {
-            value / digits * digits
-        } else {
-            value
-        };
+        let value = if round { value / digits * digits } else { value };
         value.clamp(low, high)
     })
 }
@@ -123,11 +115,7 @@ pub struct Walk {
 
 impl Walk {
     pub fn new(start: Timestamp, period: Duration) -> Self {
-        Self {
-            period_ns: period.as_nanos() as u64,
-            now: start,
-            retry_at: None,
-        }
+        Self { period_ns: period.as_nanos() as u64, now: start, retry_at: None }
     }
 
     /// The time of the next call.

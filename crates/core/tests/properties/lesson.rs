@@ -63,22 +63,12 @@ struct Memory {
 impl Memory {
     fn new(words: usize) -> Self {
         let lines: Vec<_> = (0..Line::for_keys(100)).map(|_| Line::new()).collect();
-        let ring = (0..lines.len() * 4 * words)
-            .map(|_| AtomicU64::new(0))
-            .collect();
-        Self {
-            lines,
-            ring,
-            tally: Tally::new(),
-        }
+        let ring = (0..lines.len() * 4 * words).map(|_| AtomicU64::new(0)).collect();
+        Self { lines, ring, tally: Tally::new() }
     }
 
     fn table<P: Protocol>(&self, protocol: P) -> Table<P, Borrowed<'_>> {
-        Table::new(
-            protocol,
-            Borrowed::new(&self.lines, &self.ring, &self.tally),
-        )
-        .unwrap()
+        Table::new(protocol, Borrowed::new(&self.lines, &self.ring, &self.tally)).unwrap()
     }
 }
 
@@ -134,17 +124,10 @@ fn a_timestamp_exactly_one_window_old_is_expired() {
     let log = SlidingLog::new(Quota::per_minute(1)).unwrap();
     let memory = Memory::new(log.ring_words());
     let table = memory.table(log);
-    let decide = |secs| {
-        table
-            .decide(key(1), Cost::ONE, Timestamp::from_secs(secs))
-            .is_allow()
-    };
+    let decide = |secs| table.decide(key(1), Cost::ONE, Timestamp::from_secs(secs)).is_allow();
     assert!(decide(100));
     assert!(!decide(159));
-    assert!(
-        decide(160),
-        "t > now - window is false at exactly one window"
-    );
+    assert!(decide(160), "t > now - window is false at exactly one window");
 }
 
 #[test]
@@ -154,11 +137,7 @@ fn a_request_that_would_pass_the_budget_is_rejected_and_charges_nothing() {
     let decide = |tokens| table.decide(key(1), Cost::new(tokens), Timestamp::from_secs(60));
     assert!(decide(9_000).is_allow());
     assert!(!decide(1_001).is_allow());
-    assert_eq!(
-        decide(1_000).remaining(),
-        0,
-        "one that meets it exactly is accepted"
-    );
+    assert_eq!(decide(1_000).remaining(), 0, "one that meets it exactly is accepted");
     assert!(!decide(1).is_allow());
 }
 
@@ -166,11 +145,7 @@ fn a_request_that_would_pass_the_budget_is_rejected_and_charges_nothing() {
 fn the_budget_starts_afresh_when_the_utc_date_changes() {
     let memory = Memory::new(0);
     let table = memory.table(FixedWindow::new(Quota::per_day(10_000)).unwrap());
-    let decide = |at| {
-        table
-            .decide(key(1), Cost::new(10_000), Timestamp::from_nanos(at))
-            .is_allow()
-    };
+    let decide = |at| table.decide(key(1), Cost::new(10_000), Timestamp::from_nanos(at)).is_allow();
     let day = 20_000 * DAY_NS;
     assert!(decide(day));
     assert!(!decide(day + DAY_NS - 1));
@@ -184,9 +159,8 @@ fn the_limit_of_one_user_never_touches_anothers() {
     let table = memory.table(log);
     let now = Timestamp::from_secs(60);
     for user in 0..50 {
-        let admitted = (0..100)
-            .filter(|_| table.decide(key(user), Cost::ONE, now).is_allow())
-            .count();
+        let admitted =
+            (0..100).filter(|_| table.decide(key(user), Cost::ONE, now).is_allow()).count();
         assert_eq!(admitted, 20, "user {user}");
     }
 }

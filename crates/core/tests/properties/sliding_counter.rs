@@ -27,10 +27,7 @@ struct Counted {
 
 impl Counted {
     fn new(epoch_ns: u64) -> Self {
-        Self {
-            epoch_ns,
-            epoch_start: 0,
-        }
+        Self { epoch_ns, epoch_start: 0 }
     }
 
     fn at(&mut self, now: Timestamp, cost: Cost) -> Timestamp {
@@ -157,11 +154,7 @@ fn two_bursts_around_an_epoch_boundary_stay_within_the_limit() {
     // Interpolating between two windows admits 199 of 100 here.
     let limiter = limiter(SlidingCounter::new(Quota::per_minute(100), 60).unwrap());
     let end_of_minute = Timestamp::from_nanos(119_999_999_999);
-    let admitted = |at| {
-        (0..200)
-            .filter(|_| limiter.decide(Cost::ONE, at).is_allow())
-            .count()
-    };
+    let admitted = |at| (0..200).filter(|_| limiter.decide(Cost::ONE, at).is_allow()).count();
     assert_eq!(admitted(end_of_minute), 100);
     assert_eq!(admitted(Timestamp::from_secs(120)), 0);
     assert_eq!(admitted(Timestamp::from_secs(179)), 0);
@@ -172,16 +165,8 @@ fn two_bursts_around_an_epoch_boundary_stay_within_the_limit() {
 fn debt_counts_for_one_window_like_any_unit() {
     let limiter = limiter(SlidingCounter::new(Quota::per_minute(10), 6).unwrap());
     limiter.charge(Cost::new(1_000), Timestamp::from_secs(5));
-    assert!(
-        !limiter
-            .decide(Cost::ONE, Timestamp::from_secs(69))
-            .is_allow()
-    );
-    assert!(
-        limiter
-            .decide(Cost::new(10), Timestamp::from_secs(70))
-            .is_allow()
-    );
+    assert!(!limiter.decide(Cost::ONE, Timestamp::from_secs(69)).is_allow());
+    assert!(limiter.decide(Cost::new(10), Timestamp::from_secs(70)).is_allow());
 }
 
 #[test]

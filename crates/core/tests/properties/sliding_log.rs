@@ -175,11 +175,7 @@ fn a_unit_exactly_one_window_old_no_longer_counts() {
     assert!(limiter.decide(Cost::ONE, Timestamp::ZERO).is_allow());
     let tick_before = Timestamp::from_nanos(59_999_999_999);
     assert!(!limiter.decide(Cost::ONE, tick_before).is_allow());
-    assert!(
-        limiter
-            .decide(Cost::ONE, Timestamp::from_secs(60))
-            .is_allow()
-    );
+    assert!(limiter.decide(Cost::ONE, Timestamp::from_secs(60)).is_allow());
 }
 
 #[test]

@@ -26,11 +26,7 @@ impl Memory {
     }
 
     fn table<P: Protocol>(&self, protocol: P) -> Table<P, Borrowed<'_>> {
-        Table::new(
-            protocol,
-            Borrowed::new(&self.lines, &self.ring, &self.tally),
-        )
-        .unwrap()
+        Table::new(protocol, Borrowed::new(&self.lines, &self.ring, &self.tally)).unwrap()
     }
 }
 
@@ -56,11 +52,7 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
     let mut walk = Walk::new(Timestamp::from_secs(1 << 30), quota.period());
     for (call, user) in calls {
         // A table forgets idle keys, and so cannot tell a time that is stale by more than a window.
-        let clock = if let Clock::Stale(_) = call.clock {
-            Clock::Stall
-        } else {
-            call.clock
-        };
+        let clock = if let Clock::Stale(_) = call.clock { Clock::Stall } else { call.clock };
         let now = walk.step(clock);
         let cost = cost_of(call, quota.units());
         let limiter = lone.entry(user).or_insert_with(|| {
@@ -98,11 +90,7 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
 fn keyed_calls() -> impl Strategy<Value = Vec<(Call, u64)>> {
     (history::all_calls(200), any::<u64>()).prop_map(|(calls, seed)| {
         let user = |index: usize| key(seed ^ index as u64).hash() % 8;
-        calls
-            .into_iter()
-            .enumerate()
-            .map(|(index, call)| (call, user(index)))
-            .collect()
+        calls.into_iter().enumerate().map(|(index, call)| (call, user(index))).collect()
     })
 }
 
@@ -164,10 +152,7 @@ fn hands_over_cleanly<P: Protocol + Copy>(protocol: P, limit: u64, when_full: Wh
             assert!(admitted <= limit, "round {round}: {admitted} of {limit}");
             let taken = table.tally().taken_over() > before;
             if !was_known && (taken || when_full == WhenFull::TakeOver) {
-                assert_eq!(
-                    admitted, limit,
-                    "round {round}: a new key has its whole limit"
-                );
+                assert_eq!(admitted, limit, "round {round}: a new key has its whole limit");
             }
         }
     }
@@ -194,10 +179,7 @@ fn a_flood_of_keys_cannot_make_an_exhausted_key_fresh() {
     let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
     let now = Timestamp::from_secs(1_000);
     let mine: Vec<_> = (0..500).map(key).collect();
-    assert!(
-        mine.iter()
-            .all(|key| table.decide(*key, Cost::ONE, now).is_allow())
-    );
+    assert!(mine.iter().all(|key| table.decide(*key, Cost::ONE, now).is_allow()));
     let mut denied = 0;
     for stranger in 1_000..101_000 {
         let decision = table.decide(key(stranger), Cost::ONE, now);
@@ -206,15 +188,9 @@ fn a_flood_of_keys_cannot_make_an_exhausted_key_fresh() {
             denied += 1;
         }
     }
-    assert!(
-        mine.iter()
-            .all(|key| !table.decide(*key, Cost::ONE, now).is_allow())
-    );
+    assert!(mine.iter().all(|key| !table.decide(*key, Cost::ONE, now).is_allow()));
     assert_eq!(table.tally().denied(), denied);
-    assert!(
-        denied >= 100_000 - table.slots() as u64,
-        "the overflow is counted"
-    );
+    assert!(denied >= 100_000 - table.slots() as u64, "the overflow is counted");
     // Once idle, every slot serves another key.
     let later = now + std::time::Duration::from_secs(60);
     assert!((200_000..200_500).all(|k| table.decide(key(k), Cost::ONE, later).is_allow()));
@@ -231,11 +207,7 @@ fn a_full_table_says_when_a_slot_comes_free() {
     let now = Timestamp::from_secs(1_010);
     let denial = table.decide(key(9), Cost::ONE, now).denial().unwrap();
     let wait = std::time::Duration::from_secs(50);
-    assert_eq!(
-        denial.retry(),
-        tidegate_core::Retry::After(wait),
-        "when the oldest is idle"
-    );
+    assert_eq!(denial.retry(), tidegate_core::Retry::After(wait), "when the oldest is idle");
     assert!(table.decide(key(9), Cost::ONE, now + wait).is_allow());
 }
 
@@ -258,11 +230,7 @@ fn keys_whose_hashes_differ_in_one_bit_are_apart() {
     let now = Timestamp::from_secs(1_000);
     // The bits that are compared: the low 46. Higher ones pick the set.
     let admitted: HashSet<_> = (0..46)
-        .filter(|bit| {
-            table
-                .decide(Key::from_hash(1 << bit), Cost::ONE, now)
-                .is_allow()
-        })
+        .filter(|bit| table.decide(Key::from_hash(1 << bit), Cost::ONE, now).is_allow())
         .collect();
     assert_eq!(admitted.len(), 46);
 }

@@ -15,11 +15,7 @@ impl Timestamps {
     pub fn in_window(&self, now: Timestamp, window_ns: u64) -> u64 {
         let counts =
             |at: Timestamp| at.as_nanos() as u128 + window_ns as u128 > now.as_nanos() as u128;
-        self.0
-            .iter()
-            .filter(|(at, _)| counts(*at))
-            .map(|(_, units)| units)
-            .sum()
+        self.0.iter().filter(|(at, _)| counts(*at)).map(|(_, units)| units).sum()
     }
 
     /// The most units in any span of one window's length.
@@ -30,11 +26,7 @@ impl Timestamps {
                 let inside = |at: Timestamp| {
                     (start..start.saturating_add(window_ns)).contains(&at.as_nanos())
                 };
-                self.0
-                    .iter()
-                    .filter(|(at, _)| inside(*at))
-                    .map(|(_, units)| units)
-                    .sum()
+                self.0.iter().filter(|(at, _)| inside(*at)).map(|(_, units)| units).sum()
             })
             .max()
             .unwrap_or(0)

@@ -161,12 +161,8 @@ proptest! {
 
 #[test]
 fn a_rate_that_does_not_divide_a_nanosecond_does_not_drift() {
-    for (units, period_s) in [
-        (7_000_000, 60),
-        (600_000_000, 1),
-        (700_000_000, 1),
-        (999_999_937, 1),
-    ] {
+    for (units, period_s) in [(7_000_000, 60), (600_000_000, 1), (700_000_000, 1), (999_999_937, 1)]
+    {
         let quota = Quota::new(units, std::time::Duration::from_secs(period_s)).unwrap();
         let limiter = Limiter::new(TokenBucket::new(quota).unwrap());
         let start = Timestamp::from_secs(1_700_000_000);
@@ -184,29 +180,20 @@ fn a_rate_that_does_not_divide_a_nanosecond_does_not_drift() {
             |span_ns: u128| span_ns * u128::from(units) / u128::from(period_s * 1_000_000_000);
         let span_ns = now.since(start).as_nanos();
         let (most, least) = (due(span_ns + 1) as u64, due(span_ns - 2) as u64);
-        assert!(
-            (least..=most).contains(&admitted),
-            "{units}: {admitted}, not {least} to {most}"
-        );
+        assert!((least..=most).contains(&admitted), "{units}: {admitted}, not {least} to {most}");
     }
 }
 
 #[test]
 fn a_new_bucket_holds_its_burst_and_not_one_more() {
-    let bucket = TokenBucket::new(Quota::per_second(10))
-        .unwrap()
-        .with_burst(3)
-        .unwrap();
+    let bucket = TokenBucket::new(Quota::per_second(10)).unwrap().with_burst(3).unwrap();
     for now in [Timestamp::ZERO, Timestamp::from_secs(5)] {
         let limiter = Limiter::new(bucket);
         assert!((0..3).all(|_| limiter.decide(Cost::ONE, now).is_allow()));
         assert!(!limiter.decide(Cost::ONE, now).is_allow());
         let idle = now + std::time::Duration::from_secs(1_000);
         assert!((0..3).all(|_| limiter.decide(Cost::ONE, idle).is_allow()));
-        assert!(
-            !limiter.decide(Cost::ONE, idle).is_allow(),
-            "a free unit after idling"
-        );
+        assert!(!limiter.decide(Cost::ONE, idle).is_allow(), "a free unit after idling");
     }
 }
 
@@ -220,9 +207,7 @@ fn a_clock_that_steps_back_frees_nothing() {
         assert!(!limiter.decide(Cost::ONE, stale).is_allow());
     }
     let later = now + std::time::Duration::from_millis(300);
-    let admitted = (0..20)
-        .filter(|_| limiter.decide(Cost::ONE, later).is_allow())
-        .count();
+    let admitted = (0..20).filter(|_| limiter.decide(Cost::ONE, later).is_allow()).count();
     assert_eq!(admitted, 3);
 }
 

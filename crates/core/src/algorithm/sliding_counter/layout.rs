@@ -59,9 +59,7 @@ impl Layout {
     pub(super) const fn for_width(width_ns: u64) -> Self {
         // The last epoch is below 2^62, so at least one bit is left for counts.
         let last_tag = Timestamp::MAX.as_nanos() / width_ns + 2;
-        Self {
-            count_bits: last_tag.leading_zeros() - 1,
-        }
+        Self { count_bits: last_tag.leading_zeros() - 1 }
     }
 
     /// The largest limit: half of what the count field holds.
@@ -85,10 +83,7 @@ impl Layout {
 
     #[inline]
     pub(super) const fn filed(self, word: u64) -> Filed {
-        Filed {
-            tag: word >> (self.count_bits + 1),
-            count: self.low(word),
-        }
+        Filed { tag: word >> (self.count_bits + 1), count: self.low(word) }
     }
 
     #[inline]
@@ -98,10 +93,7 @@ impl Layout {
 
     #[inline]
     pub(super) const fn base(self, word: u64) -> Base {
-        Base {
-            epoch: word >> (self.count_bits + 1),
-            sum: self.low(word),
-        }
+        Base { epoch: word >> (self.count_bits + 1), sum: self.low(word) }
     }
 
     #[inline]
@@ -113,11 +105,7 @@ impl Layout {
     /// nothing can be taken from it.
     #[inline]
     pub(super) fn lower(self, count: u64, units: u64) -> u64 {
-        if count == self.max_count() {
-            count
-        } else {
-            count.saturating_sub(units)
-        }
+        if count == self.max_count() { count } else { count.saturating_sub(units) }
     }
 
     #[inline]
@@ -147,28 +135,12 @@ mod tests {
             let last = Timestamp::MAX.as_nanos() / width_ns;
             for (epoch, count) in [(0, 0), (last + 1, 0), (last + 1, layout.max_limit())] {
                 for sealed in [false, true] {
-                    let head = Head {
-                        epoch,
-                        sealed,
-                        count,
-                    };
-                    assert_eq!(
-                        layout.head(layout.head_word(head)),
-                        head,
-                        "width {width_ns}"
-                    );
+                    let head = Head { epoch, sealed, count };
+                    assert_eq!(layout.head(layout.head_word(head)), head, "width {width_ns}");
                 }
-                let filed = Filed {
-                    tag: Filed::tag_of(last),
-                    count,
-                };
+                let filed = Filed { tag: Filed::tag_of(last), count };
                 assert_eq!(layout.filed(layout.filed_word(filed)), filed);
-                assert_eq!(
-                    layout
-                        .base(layout.base_word(Base { epoch, sum: count }))
-                        .sum,
-                    count
-                );
+                assert_eq!(layout.base(layout.base_word(Base { epoch, sum: count })).sum, count);
             }
         }
     }

@@ -19,10 +19,7 @@ impl SlidingCounter {
     #[cold]
     pub(super) fn turn<C: Cell>(&self, cell: &C, word: u64, now: Timestamp) -> Option<u64> {
         let open = self.layout.head(word);
-        let head = Head {
-            sealed: true,
-            ..open
-        };
+        let head = Head { sealed: true, ..open };
         let sealed = self.layout.head_word(head);
         if !open.sealed {
             match cell.swap(word, sealed) {
@@ -33,11 +30,7 @@ impl SlidingCounter {
         }
         self.file(cell.ring(), head);
         let next = self.move_base_on(cell.ring(), head.epoch, now);
-        let next = self.layout.head_word(Head {
-            epoch: next,
-            sealed: false,
-            count: 0,
-        });
+        let next = self.layout.head_word(Head { epoch: next, sealed: false, count: 0 });
         match cell.swap(sealed, next) {
             Swap::Done => Some(next),
             Swap::Changed(current) => Some(current),
@@ -49,10 +42,7 @@ impl SlidingCounter {
     fn file(&self, ring: &[AtomicU64], head: Head) {
         let slot = self.slot(ring, head.epoch);
         let tag = Filed::tag_of(head.epoch);
-        let filed = self.layout.filed_word(Filed {
-            tag,
-            count: head.count,
-        });
+        let filed = self.layout.filed_word(Filed { tag, count: head.count });
         let mut word = slot.load(Ordering::Acquire);
         // Fails only when a refund has lowered the old count, or when another thread has filed.
         while self.layout.filed(word).tag < tag {
@@ -75,9 +65,8 @@ impl SlidingCounter {
                 return current.epoch;
             }
             let oldest = next.saturating_sub(self.epochs.by());
-            let sum = (oldest..=epoch).fold(0_u64, |sum, epoch| {
-                sum.saturating_add(self.filed(ring, epoch))
-            });
+            let sum = (oldest..=epoch)
+                .fold(0_u64, |sum, epoch| sum.saturating_add(self.filed(ring, epoch)));
             let moved = self.layout.base_word(Base { epoch: next, sum });
             match base.compare_exchange(word, moved, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return next,
@@ -112,10 +101,7 @@ impl SlidingCounter {
                 word = cell.load()?;
                 continue;
             }
-            let next = Head {
-                count: self.layout.lower(head.count, units),
-                ..head
-            };
+            let next = Head { count: self.layout.lower(head.count, units), ..head };
             if next == head {
                 return Some(());
             }
@@ -155,10 +141,7 @@ impl SlidingCounter {
             return Some(true);
         }
         let lowered = self.layout.filed_word(Filed { count, ..filed });
-        if slot
-            .compare_exchange(word, lowered, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
+        if slot.compare_exchange(word, lowered, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return Some(false);
         }
         let mut word = base.load(Ordering::Acquire);
@@ -203,10 +186,7 @@ impl SlidingCounter {
             }
         }
         let base = self.base(ring);
-        let fresh = Base {
-            epoch: head.epoch,
-            sum: 0,
-        };
+        let fresh = Base { epoch: head.epoch, sum: 0 };
         loop {
             let word = base.load(Ordering::Acquire);
             let current = self.layout.base(word);
@@ -214,10 +194,7 @@ impl SlidingCounter {
                 return;
             }
             let fresh = self.layout.base_word(fresh);
-            if base
-                .compare_exchange(word, fresh, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
+            if base.compare_exchange(word, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return;
             }
         }

@@ -27,25 +27,15 @@ pub(super) struct Head {
 
 impl Layout {
     pub(super) const fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            position_bits: 64 - (2 * limit - 1).leading_zeros(),
-        }
+        Self { limit, position_bits: 64 - (2 * limit - 1).leading_zeros() }
     }
 
     #[inline]
     pub(super) const fn head(self, word: u64) -> Head {
         let position = word & ((1 << self.position_bits) - 1);
         // Only a foreign word can hold a position beyond the second lap.
-        let position = if position < 2 * self.limit {
-            position
-        } else {
-            0
-        };
-        Head {
-            position,
-            last: word >> self.position_bits,
-        }
+        let position = if position < 2 * self.limit { position } else { 0 };
+        Head { position, last: word >> self.position_bits }
     }
 
     /// The head at `position`, when the newest recorded time is `last`.
@@ -80,31 +70,19 @@ impl Layout {
     #[inline]
     pub(super) const fn after(self, position: u64, steps: u64) -> u64 {
         let next = position + steps;
-        if next < 2 * self.limit {
-            next
-        } else {
-            next - 2 * self.limit
-        }
+        if next < 2 * self.limit { next } else { next - 2 * self.limit }
     }
 
     /// The position `steps` (at most `limit`) before another.
     #[inline]
     pub(super) const fn before(self, position: u64, steps: u64) -> u64 {
-        if position >= steps {
-            position - steps
-        } else {
-            position + 2 * self.limit - steps
-        }
+        if position >= steps { position - steps } else { position + 2 * self.limit - steps }
     }
 
     /// Which entry of the ring a position means.
     #[inline]
     pub(super) const fn index(self, position: u64) -> usize {
-        (if position < self.limit {
-            position
-        } else {
-            position - self.limit
-        }) as usize
+        (if position < self.limit { position } else { position - self.limit }) as usize
     }
 
     /// The parity that entries written at this position carry. The first lap's is odd, so that an
@@ -176,11 +154,7 @@ mod tests {
         for limit in [1, 2, 3, 100, 1 << 16, 1 << 24] {
             let layout = Layout::new(limit);
             for position in [0, 1, limit - 1, limit, 2 * limit - 1] {
-                for last in [
-                    Timestamp::ZERO,
-                    Timestamp::from_secs(1_700_000_000),
-                    Timestamp::MAX,
-                ] {
+                for last in [Timestamp::ZERO, Timestamp::from_secs(1_700_000_000), Timestamp::MAX] {
                     let head = layout.head(layout.word(position, last));
                     assert_eq!(head.position, position, "limit {limit}");
                     assert!(layout.last(head) >= last, "limit {limit}");

@@ -34,9 +34,7 @@ impl SlidingLog {
         let mut newest = self.not_before(ring, head, now);
         for offset in 0..units {
             let position = self.layout.after(head.position, offset);
-            newest = self
-                .begin_entry(ring, position, newest, now)
-                .ok_or(Held { offset })?;
+            newest = self.begin_entry(ring, position, newest, now).ok_or(Held { offset })?;
         }
         Ok(newest)
     }
@@ -138,8 +136,7 @@ impl SlidingLog {
     #[inline]
     pub(super) fn advanced(&self, head: Head, units: u64, newest: Timestamp) -> u64 {
         let last = self.layout.last(head).max(newest);
-        self.layout
-            .word(self.layout.after(head.position, units), last)
+        self.layout.word(self.layout.after(head.position, units), last)
     }
 
     /// Takes back `units` charged at `charged_at`: the newest, when they were charged just then, else
@@ -224,11 +221,7 @@ impl SlidingLog {
             Ordering::AcqRel,
             Ordering::Acquire,
         );
-        Some(if swap.is_ok() {
-            Vacated::One
-        } else {
-            Vacated::Moved
-        })
+        Some(if swap.is_ok() { Vacated::One } else { Vacated::Moved })
     }
 
     /// Makes the ring that of a new key: what a former key recorded does not count any more.
