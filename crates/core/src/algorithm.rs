@@ -1,13 +1,13 @@
 //! Algorithms: how a limit's state moves. No threads, no storage, no clock.
 
 mod fixed_window;
-mod sliding_counter;
-mod sliding_log;
+mod sliding_window_counter;
+mod sliding_window_log;
 mod token_bucket;
 
 pub use fixed_window::{Calendar, Every, FixedWindow, Window};
-pub use sliding_counter::SlidingCounter;
-pub use sliding_log::SlidingLog;
+pub use sliding_window_counter::SlidingWindowCounter;
+pub use sliding_window_log::SlidingWindowLog;
 pub use token_bucket::TokenBucket;
 
 use crate::{Allowance, Cost, Denial, Timestamp};

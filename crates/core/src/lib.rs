@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - An [`Algorithm`] is a pure step over one 64-bit word: [`TokenBucket`], [`FixedWindow`]. The two
-//!   sliding windows, [`SlidingCounter`] and [`SlidingLog`], keep a ring of words beside it.
+//!   sliding windows, [`SlidingWindowCounter`] and [`SlidingWindowLog`], keep a ring of words beside it.
 //! - A storage holds the words and swaps them: the lone [`Limiter`], the keyed [`Table`]. Every
 //!   algorithm runs on every storage.
 //!
@@ -43,7 +43,8 @@ mod algorithm;
 mod protocol;
 
 pub use algorithm::{
-    Algorithm, Calendar, Every, FixedWindow, SlidingCounter, SlidingLog, Step, TokenBucket, Window,
+    Algorithm, Calendar, Every, FixedWindow, SlidingWindowCounter, SlidingWindowLog, Step,
+    TokenBucket, Window,
 };
 pub use cost::Cost;
 pub use decision::{Allowance, Cause, Decision, Denial, Retry};

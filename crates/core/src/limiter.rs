@@ -4,7 +4,7 @@ use crate::protocol::{Cell, Protocol, Swap};
 use crate::sync::{AtomicU64, Ordering, const_unless_loom};
 use crate::{Algorithm, Cost, Decision, Timestamp};
 #[cfg(not(loom))]
-use crate::{SlidingCounter, SlidingLog};
+use crate::{SlidingWindowCounter, SlidingWindowLog};
 
 /// One limit with its one state, for as many threads as like: "this process makes at most 50 calls a
 /// second".
@@ -44,13 +44,13 @@ impl<A: Algorithm> Limiter<A> {
 }
 
 #[cfg(not(loom))]
-impl<const WORDS: usize> Limiter<SlidingCounter, [AtomicU64; WORDS]> {
+impl<const WORDS: usize> Limiter<SlidingWindowCounter, [AtomicU64; WORDS]> {
     /// A fresh sliding window counter; `WORDS` is the number of epochs plus one.
     ///
     /// # Panics
     /// When it is not; in a `static`, at compile time.
     #[must_use]
-    pub const fn counter(counter: SlidingCounter) -> Self {
+    pub const fn counter(counter: SlidingWindowCounter) -> Self {
         assert!(WORDS == counter.ring_len(), "a counter needs one ring word per epoch, plus one");
         Self {
             protocol: counter,
@@ -61,13 +61,13 @@ impl<const WORDS: usize> Limiter<SlidingCounter, [AtomicU64; WORDS]> {
 }
 
 #[cfg(not(loom))]
-impl<const WORDS: usize> Limiter<SlidingLog, [AtomicU64; WORDS]> {
+impl<const WORDS: usize> Limiter<SlidingWindowLog, [AtomicU64; WORDS]> {
     /// A fresh sliding window log; `WORDS` is its limit plus one.
     ///
     /// # Panics
     /// When it is not; in a `static`, at compile time.
     #[must_use]
-    pub const fn log(log: SlidingLog) -> Self {
+    pub const fn log(log: SlidingWindowLog) -> Self {
         assert!(
             WORDS == log.ring_len(),
             "a log needs one ring word per unit of its limit, plus one"

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingCounter, Timestamp};
+use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowCounter, Timestamp};
 
 use crate::admitted::{Admitted, each_stop, explore, stopped};
 
 /// Two epochs, so that a window touches three.
 const WINDOW: u64 = 20;
 
-type Counter = Limiter<SlidingCounter, Vec<AtomicU64>>;
+type Counter = Limiter<SlidingWindowCounter, Vec<AtomicU64>>;
 
 fn limiter(limit: u64) -> Counter {
     let quota = Quota::new(limit, Duration::from_nanos(WINDOW)).unwrap();
     let ring = (0..3).map(|_| AtomicU64::new(0)).collect();
-    Limiter::with_ring(SlidingCounter::new(quota, 2).unwrap(), ring)
+    Limiter::with_ring(SlidingWindowCounter::new(quota, 2).unwrap(), ring)
 }
 
 fn at(ns: u64) -> Timestamp {

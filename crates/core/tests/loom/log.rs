@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingLog, Timestamp};
+use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowLog, Timestamp};
 
 use crate::admitted::{Admitted, each_stop, explore, stopped};
 
 const WINDOW: u64 = 20;
 
-type Log = Limiter<SlidingLog, Vec<AtomicU64>>;
+type Log = Limiter<SlidingWindowLog, Vec<AtomicU64>>;
 
 fn limiter(limit: u64) -> Log {
     let quota = Quota::new(limit, Duration::from_nanos(WINDOW)).unwrap();
     let ring = (0..=limit).map(|_| AtomicU64::new(0)).collect();
-    Limiter::with_ring(SlidingLog::new(quota).unwrap(), ring)
+    Limiter::with_ring(SlidingWindowLog::new(quota).unwrap(), ring)
 }
 
 fn at(ns: u64) -> Timestamp {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use tidegate_core::{
-    AtomicU64, Cost, Key, Line, Protocol, Quota, SlidingCounter, SlidingLog, Storage, Table, Tally,
-    Timestamp, TokenBucket, WhenFull,
+    AtomicU64, Cost, Key, Line, Protocol, Quota, SlidingWindowCounter, SlidingWindowLog, Storage,
+    Table, Tally, Timestamp, TokenBucket, WhenFull,
 };
 
 use crate::admitted::{Admitted, each_stop, explore, stopped};
@@ -165,7 +165,7 @@ fn a_newcomer_that_takes_over_a_live_slot_is_charged_alone() {
 #[test]
 fn a_counter_slot_changes_hands_while_its_former_key_turns_an_epoch() {
     explore(2, || {
-        let counter = SlidingCounter::new(quota(1), 2).unwrap();
+        let counter = SlidingWindowCounter::new(quota(1), 2).unwrap();
         let table = table(1, counter).with_when_full(WhenFull::TakeOver);
         let (table, theirs) = (Arc::new(table), Arc::new(Admitted::default()));
         // Should the former key have to come in again, it takes the other slot, which is older.
@@ -187,7 +187,7 @@ fn a_counter_slot_changes_hands_while_its_former_key_turns_an_epoch() {
 #[test]
 fn a_log_slot_changes_hands_while_its_former_key_decides_and_refunds() {
     explore(2, || {
-        let log = SlidingLog::new(quota(1)).unwrap();
+        let log = SlidingWindowLog::new(quota(1)).unwrap();
         let table = table(1, log).with_when_full(WhenFull::TakeOver);
         let (table, theirs) = (Arc::new(table), Arc::new(Admitted::default()));
         assert!(table.decide(key(8), Cost::ONE, at(100)).is_allow());
@@ -234,7 +234,7 @@ fn a_thread_stopped_at_any_step_of_a_claim_holds_nobody_up() {
 #[test]
 fn a_thread_stopped_while_it_clears_a_ring_holds_nobody_up() {
     each_stop(2, 0..30, |stop| {
-        let log = SlidingLog::new(quota(1)).unwrap();
+        let log = SlidingWindowLog::new(quota(1)).unwrap();
         let table = Arc::new(table(1, log).with_when_full(WhenFull::TakeOver));
         for user in [8, 9] {
             assert!(table.decide(key(user), Cost::ONE, at(100)).is_allow());

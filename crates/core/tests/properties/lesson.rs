@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate_core::{
-    AtomicU64, Borrowed, Cost, FixedWindow, Key, Line, Protocol, Quota, SlidingLog, Table, Tally,
-    Timestamp,
+    AtomicU64, Borrowed, Cost, FixedWindow, Key, Line, Protocol, Quota, SlidingWindowLog, Table,
+    Tally, Timestamp,
 };
 
 use crate::history;
@@ -88,7 +88,7 @@ proptest! {
         // Steps in half seconds, so that calls fall on window boundaries often.
         calls in proptest::collection::vec((0_u64..5, 0_u64..30, -1_i64..=1), 1..300),
     ) {
-        let log = SlidingLog::new(Quota::new(max_requests as u64, Duration::from_secs(window_s)).unwrap());
+        let log = SlidingWindowLog::new(Quota::new(max_requests as u64, Duration::from_secs(window_s)).unwrap());
         let log = log.unwrap();
         let memory = Memory::new(log.ring_words());
         let table = memory.table(log);
@@ -121,7 +121,7 @@ proptest! {
 
 #[test]
 fn a_timestamp_exactly_one_window_old_is_expired() {
-    let log = SlidingLog::new(Quota::per_minute(1)).unwrap();
+    let log = SlidingWindowLog::new(Quota::per_minute(1)).unwrap();
     let memory = Memory::new(log.ring_words());
     let table = memory.table(log);
     let decide = |secs| table.decide(key(1), Cost::ONE, Timestamp::from_secs(secs)).is_allow();
@@ -154,7 +154,7 @@ fn the_budget_starts_afresh_when_the_utc_date_changes() {
 
 #[test]
 fn the_limit_of_one_user_never_touches_anothers() {
-    let log = SlidingLog::new(Quota::per_minute(20)).unwrap();
+    let log = SlidingWindowLog::new(Quota::per_minute(20)).unwrap();
     let memory = Memory::new(log.ring_words());
     let table = memory.table(log);
     let now = Timestamp::from_secs(60);

@@ -7,7 +7,7 @@ mod timestamps;
 
 mod fixed_window;
 mod lesson;
-mod sliding_counter;
-mod sliding_log;
+mod sliding_window_counter;
+mod sliding_window_log;
 mod table;
 mod token_bucket;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 use tidegate_core::{
     AtomicU64, Borrowed, Cause, Cost, FixedWindow, Key, Limiter, Line, Protocol, Quota,
-    SlidingCounter, SlidingLog, Table, Tally, Timestamp, TokenBucket, WhenFull,
+    SlidingWindowCounter, SlidingWindowLog, Table, Tally, Timestamp, TokenBucket, WhenFull,
 };
 
 use crate::history::{self, Call, Clock, Kind, Walk, cost_of};
@@ -121,7 +121,7 @@ proptest! {
         epochs in 1_usize..20,
         calls in keyed_calls(),
     ) {
-        if let Ok(counter) = SlidingCounter::new(quota, epochs) {
+        if let Ok(counter) = SlidingWindowCounter::new(quota, epochs) {
             agrees_with_a_limiter_per_key(counter, quota, calls)?;
         }
     }
@@ -131,7 +131,7 @@ proptest! {
         quota in history::quotas(40),
         calls in keyed_calls(),
     ) {
-        agrees_with_a_limiter_per_key(SlidingLog::new(quota).unwrap(), quota, calls)?;
+        agrees_with_a_limiter_per_key(SlidingWindowLog::new(quota).unwrap(), quota, calls)?;
     }
 }
 
@@ -166,8 +166,8 @@ fn hands_over_cleanly<P: Protocol + Copy>(protocol: P, limit: u64, when_full: Wh
 fn a_slot_that_changes_hands_brings_nothing_along() {
     let quota = Quota::per_minute(10);
     for rule in [WhenFull::Deny, WhenFull::TakeOver] {
-        hands_over_cleanly(SlidingLog::new(quota).unwrap(), 10, rule);
-        hands_over_cleanly(SlidingCounter::new(quota, 6).unwrap(), 10, rule);
+        hands_over_cleanly(SlidingWindowLog::new(quota).unwrap(), 10, rule);
+        hands_over_cleanly(SlidingWindowCounter::new(quota, 6).unwrap(), 10, rule);
         hands_over_cleanly(FixedWindow::new(quota).unwrap(), 10, rule);
         hands_over_cleanly(TokenBucket::new(quota).unwrap(), 10, rule);
     }

@@ -1,15 +1,15 @@
 //! The sliding window log against the list of timestamps, which it must equal.
 
 use proptest::prelude::*;
-use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingLog, Timestamp};
+use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowLog, Timestamp};
 
 use crate::answers::check_answer;
 use crate::history::{self, Clock, Kind, Walk, cost_of};
 use crate::timestamps::Timestamps;
 
-fn limiter(quota: Quota) -> Limiter<SlidingLog, Vec<AtomicU64>> {
+fn limiter(quota: Quota) -> Limiter<SlidingWindowLog, Vec<AtomicU64>> {
     let ring = (0..=quota.units()).map(|_| AtomicU64::new(0)).collect();
-    Limiter::with_ring(SlidingLog::new(quota).unwrap(), ring)
+    Limiter::with_ring(SlidingWindowLog::new(quota).unwrap(), ring)
 }
 
 proptest! {

@@ -6,12 +6,12 @@
 //! that sees the base on an epoch also sees what the turn filed before it. Swaps of the head are the
 //! cell's, and `AcqRel` too: a thread that sees the head open in an epoch sees the base there.
 
-use super::{Base, Filed, Head, SlidingCounter};
+use super::{Base, Filed, Head, SlidingWindowCounter};
 use crate::Timestamp;
 use crate::protocol::{Cell, Swap};
 use crate::sync::{AtomicU64, Ordering};
 
-impl SlidingCounter {
+impl SlidingWindowCounter {
     /// Takes the head out of its epoch, into the next or that of `now`, and gives the word that the
     /// head has afterwards.
     ///

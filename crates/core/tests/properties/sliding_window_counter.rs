@@ -1,20 +1,20 @@
 //! The sliding window counter against the list of timestamps.
 
 use proptest::prelude::*;
-use tidegate_core::{AtomicU64, Cost, Decision, Limiter, Quota, SlidingCounter, Timestamp};
+use tidegate_core::{AtomicU64, Cost, Decision, Limiter, Quota, SlidingWindowCounter, Timestamp};
 
 use crate::answers::check_answer;
 use crate::history::{self, Kind, Walk, cost_of};
 use crate::timestamps::Timestamps;
 
-fn counters() -> impl Strategy<Value = (Quota, SlidingCounter)> {
-    (history::quotas(1 << 30), 1..=SlidingCounter::MAX_EPOCHS)
+fn counters() -> impl Strategy<Value = (Quota, SlidingWindowCounter)> {
+    (history::quotas(1 << 30), 1..=SlidingWindowCounter::MAX_EPOCHS)
         .prop_filter_map("fits the words", |(quota, epochs)| {
-            Some((quota, SlidingCounter::new(quota, epochs).ok()?))
+            Some((quota, SlidingWindowCounter::new(quota, epochs).ok()?))
         })
 }
 
-fn limiter(counter: SlidingCounter) -> Limiter<SlidingCounter, Vec<AtomicU64>> {
+fn limiter(counter: SlidingWindowCounter) -> Limiter<SlidingWindowCounter, Vec<AtomicU64>> {
     let ring = (0..=counter.epochs()).map(|_| AtomicU64::new(0)).collect();
     Limiter::with_ring(counter, ring)
 }
@@ -152,7 +152,7 @@ proptest! {
 #[test]
 fn two_bursts_around_an_epoch_boundary_stay_within_the_limit() {
     // Interpolating between two windows admits 199 of 100 here.
-    let limiter = limiter(SlidingCounter::new(Quota::per_minute(100), 60).unwrap());
+    let limiter = limiter(SlidingWindowCounter::new(Quota::per_minute(100), 60).unwrap());
     let end_of_minute = Timestamp::from_nanos(119_999_999_999);
     let admitted = |at| (0..200).filter(|_| limiter.decide(Cost::ONE, at).is_allow()).count();
     assert_eq!(admitted(end_of_minute), 100);
@@ -163,7 +163,7 @@ fn two_bursts_around_an_epoch_boundary_stay_within_the_limit() {
 
 #[test]
 fn debt_counts_for_one_window_like_any_unit() {
-    let limiter = limiter(SlidingCounter::new(Quota::per_minute(10), 6).unwrap());
+    let limiter = limiter(SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap());
     limiter.charge(Cost::new(1_000), Timestamp::from_secs(5));
     assert!(!limiter.decide(Cost::ONE, Timestamp::from_secs(69)).is_allow());
     assert!(limiter.decide(Cost::new(10), Timestamp::from_secs(70)).is_allow());
@@ -171,7 +171,9 @@ fn debt_counts_for_one_window_like_any_unit() {
 
 #[test]
 fn state_fits_512_bytes_at_any_limit() {
-    let counter = SlidingCounter::new(Quota::per_day(1 << 30), SlidingCounter::MAX_EPOCHS).unwrap();
+    let counter =
+        SlidingWindowCounter::new(Quota::per_day(1 << 30), SlidingWindowCounter::MAX_EPOCHS)
+            .unwrap();
     let words = tidegate_core::Protocol::ring_words(&counter) + 1;
     assert!(words * 8 <= 512);
 }

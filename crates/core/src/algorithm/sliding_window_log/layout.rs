@@ -9,7 +9,8 @@ use crate::Timestamp;
 /// | high: the rest | `last`: the newest recorded time, in quanta of `2^quantum_bits` ns, rounded up |
 /// | low: as many as `2 x limit - 1` has | `position`: the entry to be used next, over two laps |
 ///
-/// The quantum is what makes [`Timestamp::MAX`] fit `last`; it is at most `limit` nanoseconds. The
+/// The quantum is what makes timestamps fit `last`; it is at most `limit` nanoseconds, and so less than
+/// the window. (Only in the last quantum before [`Timestamp::MAX`], `last` is rounded down.) The
 /// position runs from 0 to `2 x limit - 1` and over, so its lap's parity tells an entry that was
 /// written in this lap from one of the lap before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,9 +158,10 @@ mod tests {
                 for last in [Timestamp::ZERO, Timestamp::from_secs(1_700_000_000), Timestamp::MAX] {
                     let head = layout.head(layout.word(position, last));
                     assert_eq!(head.position, position, "limit {limit}");
-                    assert!(layout.last(head) >= last, "limit {limit}");
-                    let late = layout.last(head).nanos_since(last);
-                    assert!(late <= limit, "limit {limit}: {late} ns late");
+                    let (told, told_least) = (layout.last(head), layout.not_after_last(head));
+                    assert!(told >= last || last == Timestamp::MAX, "limit {limit}");
+                    assert!(told.nanos_since(last) < limit.max(2), "limit {limit}");
+                    assert!(told_least <= last && last.nanos_since(told) < limit.max(2));
                 }
             }
         }

@@ -10,7 +10,7 @@
 //! entry was used. A vacant word can come back two laps later; written over late, it becomes an entry
 //! that is begun and free, which changes nothing.
 
-use super::{Entry, Head, SlidingLog};
+use super::{Entry, Head, SlidingWindowLog};
 use crate::Timestamp;
 use crate::protocol::{Cell, Swap};
 use crate::sync::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub(super) struct Held {
     pub(super) offset: u64,
 }
 
-impl SlidingLog {
+impl SlidingWindowLog {
     /// Writes the time of an admission at `now` into the next `units` entries, which are free, and
     /// gives the newest time written. Nothing is admitted before the head is swapped.
     #[inline]

@@ -45,26 +45,26 @@ use layout::{Base, Filed, Head, Layout};
 /// windows, as is more common, gives no bound.
 ///
 /// ```
-/// use tidegate_core::{Cost, Limiter, Quota, SlidingCounter, Timestamp};
+/// use tidegate_core::{Cost, Limiter, Quota, SlidingWindowCounter, Timestamp};
 ///
-/// const LIMIT: SlidingCounter = match SlidingCounter::new(Quota::per_minute(100), 30) {
+/// const LIMIT: SlidingWindowCounter = match SlidingWindowCounter::new(Quota::per_minute(100), 30) {
 ///     Ok(limit) => limit,
 ///     Err(_) => panic!(),
 /// };
-/// static API: Limiter<SlidingCounter, [tidegate_core::AtomicU64; 31]> = Limiter::counter(LIMIT);
+/// static API: Limiter<SlidingWindowCounter, [tidegate_core::AtomicU64; 31]> = Limiter::counter(LIMIT);
 ///
 /// assert!(API.decide(Cost::new(100), Timestamp::from_secs(59)).is_allow());
 /// assert!(!API.decide(Cost::ONE, Timestamp::from_secs(61)).is_allow(), "any minute");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlidingCounter {
+pub struct SlidingWindowCounter {
     limit: u64,
     epochs: Divisor,
     width_ns: Divisor,
     layout: Layout,
 }
 
-impl SlidingCounter {
+impl SlidingWindowCounter {
     /// The most epochs to a window, so that all of a key's state fits 512 bytes.
     pub const MAX_EPOCHS: usize = 60;
 
@@ -228,7 +228,7 @@ struct Survey {
     reset_at: u64,
 }
 
-impl Protocol for SlidingCounter {
+impl Protocol for SlidingWindowCounter {
     fn ring_words(&self) -> usize {
         self.ring_len()
     }

@@ -45,13 +45,13 @@ use layout::{Entry, Head, Layout};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingLog, Timestamp};
+/// use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowLog, Timestamp};
 ///
-/// const LIMIT: SlidingLog = match SlidingLog::new(Quota::per_minute(2)) {
+/// const LIMIT: SlidingWindowLog = match SlidingWindowLog::new(Quota::per_minute(2)) {
 ///     Ok(limit) => limit,
 ///     Err(_) => panic!(),
 /// };
-/// static LOGINS: Limiter<SlidingLog, [AtomicU64; 3]> = Limiter::log(LIMIT);
+/// static LOGINS: Limiter<SlidingWindowLog, [AtomicU64; 3]> = Limiter::log(LIMIT);
 ///
 /// let start = Timestamp::from_secs(1_000);
 /// assert!(LOGINS.decide(Cost::ONE, start).is_allow());
@@ -60,13 +60,13 @@ use layout::{Entry, Head, Layout};
 /// assert!(LOGINS.decide(Cost::ONE, start + Duration::from_secs(60)).is_allow());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlidingLog {
+pub struct SlidingWindowLog {
     limit: u64,
     window_ns: u64,
     layout: Layout,
 }
 
-impl SlidingLog {
+impl SlidingWindowLog {
     /// The largest limit: 2^24 units, a ring of 128 MiB.
     pub const MAX_LIMIT: u64 = 1 << 24;
 
@@ -228,7 +228,7 @@ impl SlidingLog {
     }
 }
 
-impl Protocol for SlidingLog {
+impl Protocol for SlidingWindowLog {
     fn ring_words(&self) -> usize {
         self.ring_len()
     }
