@@ -41,7 +41,7 @@ fn exact_alone_and_keyed<P: Protocol + Copy + Sync>(protocol: P) {
     let lines: Vec<_> = (0..Line::for_keys(KEYS)).map(|_| Line::new()).collect();
     let (ring, tally) = (ring(lines.len() * 4 * words), Tally::new());
     let table = Table::new(protocol, Borrowed::new(&lines, &ring, &tally)).unwrap();
-    let key = |call| Key::from_hash((call % KEYS) as u64 * 0x9e37_79b9_7f4a_7c15);
+    let key = |call| Key::from_hash(((call % KEYS) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let admitted = storm(|call| table.decide(key(call), Cost::ONE, now));
     assert_eq!(admitted, LIMIT * KEYS as u64, "keyed");
     assert_eq!(table.live_keys(now), KEYS, "one slot for each key");
