@@ -49,8 +49,8 @@ pub struct FixedWindow<C = Every> {
 
 /// Where windows begin and end.
 ///
-/// Windows are numbered from 0, follow each other without gaps, and cover all timestamps. The core
-/// has [`Every`]; the `tidegate` crate adds days, weeks and months in a time zone.
+/// Windows are numbered from 0, follow each other without gaps, and cover all timestamps; one may be
+/// empty. The core has [`Every`]; the `tidegate` crate adds days, weeks and months in a time zone.
 pub trait Calendar {
     /// The window that `at` lies in. `hint` is the number of a window that it probably is.
     fn window(&self, at: Timestamp, hint: u64) -> Window;

@@ -22,7 +22,7 @@ pub(super) const SLOTS: usize = 2;
 ///
 /// // Room for 100,000 live keys at a load of 80%.
 /// let lines: Vec<Line> = (0..Line::for_keys(100_000)).map(|_| Line::new()).collect();
-/// assert_eq!(size_of_val(lines.as_slice()), 2_015_232);
+/// assert_eq!(size_of_val(lines.as_slice()), 2_002_944);
 /// ```
 #[derive(Debug)]
 #[repr(align(64))]
@@ -32,6 +32,9 @@ pub struct Line([AtomicU128; SLOTS]);
 const _: () = assert!(size_of::<Line>() == 64);
 
 impl Line {
+    /// Slots in a line.
+    pub const SLOTS: usize = SLOTS;
+
     /// A line of empty slots.
     #[must_use]
     pub fn new() -> Self {

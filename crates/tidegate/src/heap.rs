@@ -1,0 +1,52 @@
+//! [`Heap`]: a table's memory, on the heap.
+
+use tidegate_core::{AtomicU64, Line, Storage, Tally};
+
+/// A table's memory on the heap, allocated once.
+#[derive(Debug)]
+pub struct Heap {
+    lines: Box<[Line]>,
+    ring: Box<[AtomicU64]>,
+    tally: Tally,
+}
+
+impl Heap {
+    /// Room for `keys` live keys with `ring_words` words beside each slot.
+    #[must_use]
+    pub fn for_keys(keys: usize, ring_words: usize) -> Self {
+        let lines: Box<[Line]> = (0..Line::for_keys(keys)).map(|_| Line::new()).collect();
+        let words = lines.len() * Line::SLOTS * ring_words;
+        Self { lines, ring: ring(words), tally: Tally::new() }
+    }
+
+    /// How many bytes [`for_keys`](Self::for_keys) allocates; `None` when they cannot be addressed.
+    #[must_use]
+    pub fn bytes_for_keys(keys: usize, ring_words: usize) -> Option<usize> {
+        let lines = Line::for_keys(keys);
+        let ring =
+            lines.checked_mul(Line::SLOTS * size_of::<AtomicU64>())?.checked_mul(ring_words)?;
+        lines.checked_mul(size_of::<Line>())?.checked_add(ring)
+    }
+}
+
+/// So many ring words.
+pub(crate) fn ring(words: usize) -> Box<[AtomicU64]> {
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Storage for Heap {
+    #[inline]
+    fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    #[inline]
+    fn ring(&self) -> &[AtomicU64] {
+        &self.ring
+    }
+
+    #[inline]
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}

@@ -1,0 +1,140 @@
+//! [`KeyedLimiter`]: one limit per key, with its clock.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use ahash::RandomState;
+use tidegate_core::{Cost, Decision, Denial, Key, Protocol, Table, Timestamp, WhenFull};
+
+use crate::clock::{Clock, SystemClock};
+use crate::heap::Heap;
+use crate::reservation::{Ledger, Reservation};
+
+/// One limit per key: "each user at most 20 a minute".
+///
+/// The key is anything that hashes, and is not stored: the table keeps a fingerprint, from a hash
+/// with a random secret of this limiter. Memory is fixed when the limiter is made. What happens when
+/// more keys are live than fit, [`WhenFull`] says; by default, newcomers are denied.
+///
+/// ```
+/// use tidegate::{Cost, KeyedLimiter, Quota, SlidingWindowLog};
+///
+/// let limit = SlidingWindowLog::new(Quota::per_minute(20))?;
+/// let users: KeyedLimiter<str, _> = KeyedLimiter::new(limit, 10_000);
+/// assert!((0..20).all(|_| users.decide("alice", Cost::ONE).is_allow()));
+/// assert!(!users.decide("alice", Cost::ONE).is_allow());
+/// assert!(users.decide("bob", Cost::ONE).is_allow());
+/// # Ok::<(), tidegate::QuotaError>(())
+/// ```
+pub struct KeyedLimiter<K: ?Sized, P, C = SystemClock> {
+    table: Table<P, Heap>,
+    hasher: RandomState,
+    clock: C,
+    key: PhantomData<fn(&K)>,
+}
+
+impl<K: Hash + ?Sized, P: Protocol> KeyedLimiter<K, P> {
+    /// A fresh limiter on the system's clock, with room for `keys` live keys.
+    #[must_use]
+    pub fn new(protocol: P, keys: usize) -> Self {
+        let heap = Heap::for_keys(keys, protocol.ring_words());
+        let Ok(table) = Table::new(protocol, heap) else {
+            unreachable!("the heap was made for this protocol");
+        };
+        Self { table, hasher: RandomState::new(), clock: SystemClock::new(), key: PhantomData }
+    }
+}
+
+impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
+    /// The same limiter on another clock.
+    #[must_use]
+    pub fn with_clock<D: Clock>(self, clock: D) -> KeyedLimiter<K, P, D> {
+        KeyedLimiter { table: self.table, hasher: self.hasher, clock, key: PhantomData }
+    }
+
+    /// The same limiter, with another rule for more live keys than fit.
+    #[must_use]
+    pub fn with_when_full(self, when_full: WhenFull) -> Self {
+        Self { table: self.table.with_when_full(when_full), ..self }
+    }
+
+    /// Whether `key` may spend `cost` now; charges it if so.
+    #[inline]
+    pub fn decide<Q: Hash + ?Sized>(&self, key: &Q, cost: Cost) -> Decision
+    where
+        K: Borrow<Q>,
+    {
+        self.table.decide(self.key(key), cost, self.clock.now())
+    }
+
+    /// What [`decide`](Self::decide) would answer. Charges nothing.
+    #[inline]
+    pub fn peek<Q: Hash + ?Sized>(&self, key: &Q, cost: Cost) -> Decision
+    where
+        K: Borrow<Q>,
+    {
+        self.table.peek(self.key(key), cost, self.clock.now())
+    }
+
+    /// Reserves an estimate for `key`, to be settled later.
+    ///
+    /// # Errors
+    /// The denial, when the estimate does not fit.
+    pub fn reserve<Q: Hash + ?Sized>(
+        &self,
+        key: &Q,
+        estimate: Cost,
+    ) -> Result<Reservation<Account<'_, K, P, C>>, Denial>
+    where
+        K: Borrow<Q>,
+    {
+        let (key, now) = (self.key(key), self.clock.now());
+        match self.table.decide(key, estimate, now) {
+            Decision::Allow(_) => {
+                Ok(Reservation::new(Account { limiter: self, key }, estimate, now))
+            }
+            Decision::Deny(denial) => Err(denial),
+        }
+    }
+
+    /// The key as the table has it.
+    #[inline]
+    pub fn key<Q: Hash + ?Sized>(&self, key: &Q) -> Key
+    where
+        K: Borrow<Q>,
+    {
+        Key::from_hash(self.hasher.hash_one(key))
+    }
+
+    /// The table, for calls that share one reading of the clock or one hash of the key.
+    pub const fn table(&self) -> &Table<P, Heap> {
+        &self.table
+    }
+}
+
+impl<K: ?Sized, P: fmt::Debug, C: fmt::Debug> fmt::Debug for KeyedLimiter<K, P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the hasher: its secret is what keeps callers from aiming at each other's slots.
+        let table = format_args!("{} bytes", size_of_val(&self.table));
+        f.debug_struct("KeyedLimiter").field("table", &table).field("clock", &self.clock).finish()
+    }
+}
+
+/// A key's account with a [`KeyedLimiter`].
+pub struct Account<'a, K: ?Sized, P, C> {
+    limiter: &'a KeyedLimiter<K, P, C>,
+    key: Key,
+}
+
+impl<K: Hash + ?Sized, P: Protocol, C: Clock> Ledger for Account<'_, K, P, C> {
+    fn refund(&self, cost: Cost, charged_at: Timestamp) {
+        self.limiter.table.refund(self.key, cost, charged_at, self.limiter.clock.now());
+    }
+
+    fn charge(&self, cost: Cost) {
+        // When the key's slot is gone and there is none for it, the table's tally counts it.
+        let _ = self.limiter.table.charge(self.key, cost, self.limiter.clock.now());
+    }
+}

@@ -1,0 +1,53 @@
+//! Rate limits and LLM budgets that are exact, bounded and lock-free.
+//!
+//! ```text
+//! a key, a cost   -> KeyedLimiter, Limiter -> Decision, Reservation
+//! a call to an API -> Policy: rules, all or nothing -> Verdict, Reservation
+//!                      |
+//!                      v
+//!                    tidegate_core: table slot -> algorithm step
+//! ```
+//!
+//! - [`Limiter`]: one limit for the process. [`KeyedLimiter`]: one per key, of any type that hashes.
+//! - [`Policy`](policy::Policy): layers of rules on calls to an API, from Rust or from a TOML file.
+//! - [`Reservation`]: reserve an estimate, settle what was really used, exactly once.
+//! - Algorithms: [`TokenBucket`], [`FixedWindow`] (with a [calendar](CalendarWindow) too),
+//!   [`SlidingWindowCounter`], [`SlidingWindowLog`]; or any of them by name, as a [`Limit`].
+//!
+//! # Guarantees
+//! Those of [`tidegate_core`]: no limit is ever exceeded, whatever the threads do; nothing locks;
+//! memory is fixed when a limiter is made. On top of them:
+//! - a call that is denied by one rule is charged by none;
+//! - a reservation ends exactly once; debt is carried, not forgiven;
+//! - a policy file that does not say exactly what it means is refused.
+
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod policy;
+
+mod keyed;
+mod limiter;
+mod reservation;
+
+mod calendar;
+mod clock;
+mod heap;
+mod limit;
+mod rate;
+
+pub use calendar::{CalendarUnit, CalendarWindow, UnknownZone};
+pub use client::TrustedProxies;
+pub use clock::{Clock, FakeClock, SystemClock};
+pub use heap::Heap;
+pub use keyed::{Account, KeyedLimiter};
+pub use limit::{AlgorithmName, Limit, LimitError, UnknownAlgorithm};
+pub use limiter::Limiter;
+pub use rate::{Period, Rate, RateError};
+pub use reservation::{Ledger, Reservation};
+
+pub use tidegate_core as core;
+pub use tidegate_core::{
+    Allowance, Cause, Cost, Decision, Denial, FixedWindow, Key, Protocol, Quota, QuotaError, Retry,
+    SlidingWindowCounter, SlidingWindowLog, Tally, Timestamp, TokenBucket, WhenFull,
+};

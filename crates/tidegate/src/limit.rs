@@ -1,0 +1,315 @@
+//! [`Limit`]: a limit whose algorithm is chosen at run time.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tidegate_core::{
+    Cell, Cost, Decision, Entry, FixedWindow, Protocol, QuotaError, SlidingWindowCounter,
+    SlidingWindowLog, Timestamp, TokenBucket,
+};
+
+use crate::calendar::{CalendarUnit, CalendarWindow};
+use crate::rate::{Period, Rate, RateError};
+
+/// A limit whose algorithm is chosen at run time, as in a policy file: a [`Rate`] and how it is kept.
+///
+/// ```
+/// use tidegate::{Cost, KeyedLimiter, Limit, Rate};
+///
+/// let rate: Rate = "20 per minute".parse()?;
+/// let users: KeyedLimiter<str, _> = KeyedLimiter::new(Limit::sliding_window_log(rate)?, 10_000);
+/// assert!(users.decide("alice", Cost::ONE).is_allow());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Limit {
+    rate: Rate,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    TokenBucket(TokenBucket),
+    FixedWindow(FixedWindow),
+    Calendar(FixedWindow<CalendarWindow>),
+    SlidingWindowCounter(SlidingWindowCounter),
+    SlidingWindowLog(SlidingWindowLog),
+}
+
+/// The algorithms, by the names that policy files use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AlgorithmName {
+    /// `token-bucket`
+    TokenBucket,
+    /// `fixed-window`
+    FixedWindow,
+    /// `sliding-window-counter`
+    SlidingWindowCounter,
+    /// `sliding-window-log`
+    SlidingWindowLog,
+}
+
+impl Limit {
+    /// Epochs to a sliding window counter's window, unless said otherwise.
+    pub const DEFAULT_EPOCHS: usize = 30;
+
+    /// A smooth rate, with bursts of up to `burst` units (by default, as many as the rate's).
+    ///
+    /// # Errors
+    /// When the rate or the burst is one that [`TokenBucket`] refuses.
+    pub fn token_bucket(rate: Rate, burst: Option<u64>) -> Result<Self, LimitError> {
+        let bucket = TokenBucket::new(rate.quota()?)?;
+        let bucket = match burst {
+            Some(burst) => bucket.with_burst(burst)?,
+            None => bucket,
+        };
+        Ok(Self { rate, kind: Kind::TokenBucket(bucket) })
+    }
+
+    /// A budget per second, minute or hour, or per day, week or month of a calendar in `zone` (by
+    /// default UTC).
+    ///
+    /// # Errors
+    /// When the zone is unknown, or given for a period that needs none, or when the rate is one that
+    /// [`FixedWindow`] refuses.
+    pub fn fixed_window(rate: Rate, zone: Option<&str>) -> Result<Self, LimitError> {
+        let unit = match (rate.count(), rate.period()) {
+            (1, Period::Day) => CalendarUnit::Day,
+            (1, Period::Week) => CalendarUnit::Week,
+            (1, Period::Month) => CalendarUnit::Month,
+            (_, Period::Month) => return Err(LimitError::SeveralMonths),
+            _ if zone.is_some() => return Err(LimitError::NeedlessZone),
+            _ => {
+                let window = FixedWindow::new(rate.quota()?)?;
+                return Ok(Self { rate, kind: Kind::FixedWindow(window) });
+            }
+        };
+        let calendar = match zone {
+            None => CalendarWindow::utc(unit),
+            Some(zone) => {
+                let unknown = |_| LimitError::UnknownZone { zone: zone.to_owned() };
+                CalendarWindow::in_zone(unit, zone).map_err(unknown)?
+            }
+        };
+        Ok(Self { rate, kind: Kind::Calendar(FixedWindow::on(calendar, rate.units())?) })
+    }
+
+    /// At most the rate's units in any window of its period, in constant memory.
+    ///
+    /// # Errors
+    /// When the rate or the epochs are ones that [`SlidingWindowCounter`] refuses.
+    pub fn sliding_window_counter(rate: Rate, epochs: usize) -> Result<Self, LimitError> {
+        let counter = SlidingWindowCounter::new(rate.quota()?, epochs)?;
+        Ok(Self { rate, kind: Kind::SlidingWindowCounter(counter) })
+    }
+
+    /// Exactly at most the rate's units in any window of its period, 8 bytes per unit and key.
+    ///
+    /// # Errors
+    /// When the rate is one that [`SlidingWindowLog`] refuses.
+    pub fn sliding_window_log(rate: Rate) -> Result<Self, LimitError> {
+        let log = SlidingWindowLog::new(rate.quota()?)?;
+        Ok(Self { rate, kind: Kind::SlidingWindowLog(log) })
+    }
+
+    /// The rate.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// How the rate is kept.
+    #[must_use]
+    pub const fn algorithm(&self) -> AlgorithmName {
+        match self.kind {
+            Kind::TokenBucket(_) => AlgorithmName::TokenBucket,
+            Kind::FixedWindow(_) | Kind::Calendar(_) => AlgorithmName::FixedWindow,
+            Kind::SlidingWindowCounter(_) => AlgorithmName::SlidingWindowCounter,
+            Kind::SlidingWindowLog(_) => AlgorithmName::SlidingWindowLog,
+        }
+    }
+
+    /// The most units that can be spent at once.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        match &self.kind {
+            Kind::TokenBucket(bucket) => bucket.burst(),
+            _ => self.rate.units(),
+        }
+    }
+
+    /// The length of the window, as told to clients: of a month, 30 days.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        self.rate.length().unwrap_or(Duration::from_secs(30 * 86_400))
+    }
+}
+
+/// Calls the algorithm that the limit has.
+macro_rules! on_each {
+    ($self:expr, $inner:ident => $call:expr) => {
+        match &$self.kind {
+            Kind::TokenBucket($inner) => $call,
+            Kind::FixedWindow($inner) => $call,
+            Kind::Calendar($inner) => $call,
+            Kind::SlidingWindowCounter($inner) => $call,
+            Kind::SlidingWindowLog($inner) => $call,
+        }
+    };
+}
+
+impl Protocol for Limit {
+    #[inline]
+    fn ring_words(&self) -> usize {
+        on_each!(self, inner => inner.ring_words())
+    }
+
+    #[inline]
+    fn decide<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
+        on_each!(self, inner => inner.decide(cell, word, cost, now))
+    }
+
+    #[inline]
+    fn peek<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
+        on_each!(self, inner => inner.peek(cell, word, cost, now))
+    }
+
+    fn charge<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {
+        on_each!(self, inner => Protocol::charge(inner, cell, word, cost, now))
+    }
+
+    fn refund<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        charged_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<()> {
+        on_each!(self, inner => Protocol::refund(inner, cell, word, cost, charged_at, now))
+    }
+
+    fn enter(&self, left_behind: u64, cost: Cost, now: Timestamp) -> Entry {
+        on_each!(self, inner => inner.enter(left_behind, cost, now))
+    }
+
+    fn prepare<C: Cell>(&self, cell: &C, word: u64, clear: bool) {
+        on_each!(self, inner => inner.prepare(cell, word, clear));
+    }
+
+    fn is_idle(&self, word: u64, now: Timestamp) -> bool {
+        on_each!(self, inner => Protocol::is_idle(inner, word, now))
+    }
+
+    fn idle_at(&self, word: u64) -> Timestamp {
+        on_each!(self, inner => Protocol::idle_at(inner, word))
+    }
+
+    fn idle_rank(&self, word: u64) -> u64 {
+        on_each!(self, inner => Protocol::idle_rank(inner, word))
+    }
+
+    fn is_settled(&self, word: u64) -> bool {
+        on_each!(self, inner => inner.is_settled(word))
+    }
+}
+
+impl AlgorithmName {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::TokenBucket, Self::FixedWindow, Self::SlidingWindowCounter, Self::SlidingWindowLog];
+
+    /// The name in policy files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenBucket => "token-bucket",
+            Self::FixedWindow => "fixed-window",
+            Self::SlidingWindowCounter => "sliding-window-counter",
+            Self::SlidingWindowLog => "sliding-window-log",
+        }
+    }
+}
+
+impl fmt::Display for AlgorithmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for AlgorithmName {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
+        let known = Self::ALL.into_iter().find(|name| name.as_str() == text);
+        known.ok_or_else(|| UnknownAlgorithm { name: text.to_owned() })
+    }
+}
+
+/// There is no algorithm of that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownAlgorithm {
+    name: String,
+}
+
+impl fmt::Display for UnknownAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = AlgorithmName::ALL.map(AlgorithmName::as_str).join("`, `");
+        write!(f, "`{}` is not an algorithm; use one of `{names}`", self.name)
+    }
+}
+
+impl std::error::Error for UnknownAlgorithm {}
+
+/// Why a limit cannot exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// The rate makes no quota.
+    Rate(RateError),
+    /// The algorithm refuses the quota.
+    Quota(QuotaError),
+    /// No time zone is called so.
+    UnknownZone {
+        /// The name.
+        zone: String,
+    },
+    /// A time zone for minutes, hours or several periods at once, which do not follow one.
+    NeedlessZone,
+    /// A calendar window is one month, not several.
+    SeveralMonths,
+}
+
+impl From<RateError> for LimitError {
+    fn from(error: RateError) -> Self {
+        Self::Rate(error)
+    }
+}
+
+impl From<QuotaError> for LimitError {
+    fn from(error: QuotaError) -> Self {
+        Self::Quota(error)
+    }
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(error) => error.fmt(f),
+            Self::Quota(error) => error.fmt(f),
+            Self::UnknownZone { zone } => write!(
+                f,
+                "no time zone is called `{zone}`; give an IANA name such as `Europe/Berlin`, or `UTC`"
+            ),
+            Self::NeedlessZone => f.write_str(
+                "a time zone is for one day, week or month; leave it out for other periods",
+            ),
+            Self::SeveralMonths => {
+                f.write_str("a window of several months is not supported; use 1")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LimitError {}

@@ -1,0 +1,268 @@
+//! [`Policy`]: layers of rules, all or nothing.
+
+mod call;
+mod file;
+mod held;
+mod key;
+mod matching;
+mod path;
+mod rule;
+mod verdict;
+
+pub use call::{Call, Headers, NoHeaders};
+pub use file::{FileError, RuleSpec, Source, Spanned};
+pub use held::Held;
+pub use key::{KeyPart, MissingKey};
+pub use matching::Match;
+pub use path::{PathPattern, PathPatternError};
+pub use rule::{CostRule, Rule, RuleError};
+pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
+
+use std::fmt;
+use std::sync::Arc;
+
+use tidegate_core::{Denial, Timestamp};
+
+use crate::clock::{Clock, SystemClock};
+use crate::reservation::Reservation;
+use rule::Applies;
+
+/// Layers of rules that a call must pass, all or nothing.
+///
+/// Each [`Rule`] says whom it applies to, by which key, with which limit, and what a call costs. A
+/// call is allowed when every rule that applies allows it, and only then is anything charged. The
+/// answer names the rule that denied, and the longest wait.
+///
+/// # Guarantee
+/// No rule ever admits more than its limit. A call that is denied is charged nowhere: all rules are
+/// asked first, then charged in their order, and when another call was faster at a later rule, what
+/// the earlier ones charged is refunded at once. In between, those earlier rules may deny a call that
+/// the refund makes room for: as many units as there are calls in that state, and no longer than they
+/// are.
+///
+/// ```
+/// use std::net::IpAddr;
+/// use tidegate::policy::{Call, Policy, Verdict};
+///
+/// let policy = Policy::from_toml(r#"
+///     [[rule]]
+///     name = "ip"
+///     limit = "100 per minute"
+///     key = "ip"
+///
+///     [[rule]]
+///     name = "user"
+///     limit = "2 per minute"
+///     key = "user"
+///     match = { authenticated = true }
+/// "#)?;
+/// let ip: IpAddr = "192.0.2.7".parse()?;
+/// let call = Call::new("GET", "/chat").from_ip(ip).by_user("alice");
+/// assert!(policy.decide(&call).is_allow());
+/// assert!(policy.decide(&call).is_allow());
+/// let Verdict::Deny(refusal) = policy.decide(&call) else { unreachable!() };
+/// assert_eq!(refusal.rule().name(), "user");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rules: Box<[Rule]>,
+    clock: Box<dyn Clock + Send + Sync>,
+    /// Whether any rule looks at the path, so that it must be brought into its canonical form.
+    looks_at_paths: bool,
+}
+
+impl Policy {
+    /// The most rules in a policy.
+    pub const MAX_RULES: usize = 32;
+
+    /// A policy of these rules, asked and charged in their order, on the system's clock.
+    ///
+    /// # Errors
+    /// When there are none or too many, or two have one name.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Result<Self, PolicyError> {
+        Self::with_clock(rules, SystemClock::new())
+    }
+
+    /// A policy of these rules on a clock of one's own.
+    ///
+    /// # Errors
+    /// As [`Policy::new`].
+    pub fn with_clock(
+        rules: impl IntoIterator<Item = Rule>,
+        clock: impl Clock + Send + Sync + 'static,
+    ) -> Result<Self, PolicyError> {
+        let rules: Box<[Rule]> = rules.into_iter().collect();
+        if rules.is_empty() || rules.len() > Self::MAX_RULES {
+            return Err(PolicyError::RuleCount { rules: rules.len() });
+        }
+        for (index, rule) in rules.iter().enumerate() {
+            if rules[..index].iter().any(|earlier| earlier.name() == rule.name()) {
+                return Err(PolicyError::TwoOfOneName { name: rule.name().to_owned() });
+            }
+        }
+        let looks_at_paths = rules.iter().any(Rule::looks_at_path);
+        Ok(Self { inner: Arc::new(Inner { rules, clock: Box::new(clock), looks_at_paths }) })
+    }
+
+    /// A policy from the text of a policy file, on the system's clock.
+    ///
+    /// # Errors
+    /// When the text is no policy; the error says where and what would be right.
+    pub fn from_toml(text: &str) -> Result<Self, FileError> {
+        file::parse(&Source::new("policy", text), SystemClock::new())
+    }
+
+    /// A policy from a text that says where it comes from, on a clock of one's own.
+    ///
+    /// # Errors
+    /// As [`Policy::from_toml`].
+    pub fn from_source(
+        source: &Source<'_>,
+        clock: impl Clock + Send + Sync + 'static,
+    ) -> Result<Self, FileError> {
+        file::parse(source, clock)
+    }
+
+    /// The rules, in their order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.inner.rules
+    }
+
+    /// Whether the call may go on; charges it to every rule that applies if so.
+    pub fn decide(&self, call: &Call<'_>) -> Verdict<'_> {
+        let now = self.inner.clock.now();
+        let (mut layers, mut denied) = self.ask(call, now);
+        if denied.is_none() {
+            denied = charge_in_order(&mut layers, now).err();
+        }
+        if let Some((rule, reason)) = denied {
+            return Verdict::Deny(Refusal::new(rule, reason, layers));
+        }
+        for layer in layers.iter_mut().filter(|layer| layer.rule.is_dry_run()) {
+            layer.decision = layer.rule.decide(&layer.applied, now);
+            layer.rule.note_dry_run(&layer.decision);
+        }
+        let reservation = self.reserve(&layers, now);
+        Verdict::Allow(Grant::new(layers, reservation))
+    }
+
+    /// What [`decide`](Self::decide) would answer. Charges nothing.
+    pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
+        match self.ask(call, self.inner.clock.now()) {
+            (layers, None) => Verdict::Allow(Grant::new(layers, None)),
+            (layers, Some((rule, reason))) => Verdict::Deny(Refusal::new(rule, reason, layers)),
+        }
+    }
+
+    /// Asks every rule that applies, and charges none. With the rule that denies, if one does: of
+    /// several, the one with the longest wait.
+    fn ask<'p>(&'p self, call: &Call<'_>, now: Timestamp) -> (Layers<'p>, Option<Denied<'p>>) {
+        let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
+        let mut layers = Layers::new();
+        let mut longest: Option<(&Rule, Denial)> = None;
+        for rule in &self.inner.rules {
+            let applied = match rule.applies(call, path.as_deref()) {
+                Applies::Yes(applied) => applied,
+                Applies::Missing(reason) if !rule.is_dry_run() => {
+                    return (layers, Some((rule, reason)));
+                }
+                Applies::Missing(_) | Applies::No => continue,
+            };
+            let decision = rule.peek(&applied, now);
+            layers.push(Standing { rule, applied, decision, now });
+            if let Some(denial) = decision.denial()
+                && !rule.is_dry_run()
+                && longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest))
+            {
+                longest = Some((rule, denial));
+            }
+        }
+        (layers, longest.map(|(rule, denial)| (rule, Reason::Limit(denial))))
+    }
+
+    /// The reservation of what rules charged by an estimate.
+    fn reserve(&self, layers: &Layers<'_>, now: Timestamp) -> Option<Reservation<Held>> {
+        let measured = layers.iter().filter(|layer| layer.rule.cost() == CostRule::LlmTokens);
+        // A dry run that would have denied was not charged, so there is nothing to settle.
+        let measured = measured.filter(|layer| layer.decision.is_allow());
+        let estimate = measured.clone().next()?.applied.cost;
+        let accounts = measured.map(|layer| (self.index_of(layer.rule), layer.applied.key));
+        let held = Held::new(self.inner.clone(), accounts);
+        Some(Reservation::new(held, estimate, now))
+    }
+
+    fn index_of(&self, rule: &Rule) -> usize {
+        let rules = self.inner.rules.iter();
+        rules.take_while(|other| !std::ptr::eq(*other, rule)).count()
+    }
+}
+
+/// The rules that apply to a call, and how they stand.
+type Layers<'p> = verdict::Standings<'p>;
+
+type Denied<'p> = (&'p Rule, Reason<'p>);
+
+/// Charges the enforced rules in their order. When one of them denies after all, what was charged is
+/// refunded.
+fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), Denied<'p>> {
+    for index in 0..layers.len() {
+        let rule = layers[index].rule;
+        if rule.is_dry_run() {
+            continue;
+        }
+        layers[index].decision = rule.decide(&layers[index].applied, now);
+        if let Some(denial) = layers[index].decision.denial() {
+            for charged in layers[..index].iter().filter(|layer| !layer.rule.is_dry_run()) {
+                charged.rule.refund(&charged.applied, now, now);
+            }
+            return Err((rule, Reason::Limit(denial)));
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy").field("rules", &self.inner.rules).finish_non_exhaustive()
+    }
+}
+
+/// Why rules make no policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// No rules, which would limit nothing, or more than [`Policy::MAX_RULES`].
+    RuleCount {
+        /// How many there are.
+        rules: usize,
+    },
+    /// Two rules have one name, so answers could not tell them apart.
+    TwoOfOneName {
+        /// The name.
+        name: String,
+    },
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RuleCount { rules: 0 } => {
+                f.write_str("a policy without rules limits nothing; give at least one [[rule]]")
+            }
+            Self::RuleCount { rules } => {
+                write!(f, "{rules} rules are too many; give at most {}", Policy::MAX_RULES)
+            }
+            Self::TwoOfOneName { name } => {
+                write!(f, "two rules are called `{name}`; give each a name of its own")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PolicyError {}

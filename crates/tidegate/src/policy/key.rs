@@ -1,0 +1,168 @@
+//! Keys: by what a rule tells callers apart.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::str::FromStr;
+
+use tidegate_core::Key;
+
+use super::Call;
+use crate::client;
+
+/// One part of a rule's key. With several parts, each combination of values has a limit of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KeyPart {
+    /// The client's address: IPv4 whole, IPv6 by the rule's prefix.
+    Ip,
+    /// The authenticated user.
+    User,
+    /// The value of a header.
+    Header(String),
+    /// Nothing: one limit for all calls together.
+    Global,
+}
+
+/// What a rule does with a call that does not have its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MissingKey {
+    /// The call is denied.
+    #[default]
+    Deny,
+    /// All calls without the key share one limit.
+    Share,
+    /// The rule does not apply, by its author's explicit wish; others may.
+    Skip,
+}
+
+impl MissingKey {
+    pub(super) const NAMES: [(&'static str, Self); 3] =
+        [("deny", Self::Deny), ("share", Self::Share), ("skip", Self::Skip)];
+}
+
+/// The value of one part for a call, so that values of different parts never hash alike.
+#[derive(Hash)]
+enum Value<'a> {
+    Ip(std::net::IpAddr),
+    User(&'a str),
+    Header(&'a str),
+    Global,
+    Missing,
+}
+
+impl KeyPart {
+    fn value<'a>(&self, call: &Call<'a>, ipv6_prefix: u8) -> Option<Value<'a>> {
+        Some(match self {
+            Self::Ip => Value::Ip(client::masked(call.ip()?, ipv6_prefix)),
+            Self::User => Value::User(call.user()?),
+            Self::Header(name) => Value::Header(call.header(name)?),
+            Self::Global => Value::Global,
+        })
+    }
+}
+
+/// The key of a call, and the first part that the call does not have, if any.
+pub(super) fn key_of<'p>(
+    parts: &'p [KeyPart],
+    call: &Call<'_>,
+    ipv6_prefix: u8,
+    hasher: &impl BuildHasher,
+) -> (Key, Option<&'p KeyPart>) {
+    let (mut state, mut missing) = (hasher.build_hasher(), None);
+    for part in parts {
+        let value = part.value(call, ipv6_prefix).unwrap_or_else(|| {
+            missing = missing.or(Some(part));
+            Value::Missing
+        });
+        value.hash(&mut state);
+    }
+    (Key::from_hash(state.finish()), missing)
+}
+
+impl fmt::Display for KeyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip => f.write_str("ip"),
+            Self::User => f.write_str("user"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Global => f.write_str("global"),
+        }
+    }
+}
+
+impl FromStr for KeyPart {
+    type Err = UnknownKeyPart;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKeyPart> {
+        let is_token = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        match text {
+            "ip" => Ok(Self::Ip),
+            "user" => Ok(Self::User),
+            "global" => Ok(Self::Global),
+            _ => match text.strip_prefix("header:") {
+                Some(name) if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
+                _ => Err(UnknownKeyPart { text: text.to_owned() }),
+            },
+        }
+    }
+}
+
+/// A text names no part of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKeyPart {
+    text: String,
+}
+
+impl fmt::Display for UnknownKeyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not a key; use `ip`, `user`, `header:<name>` or `global`", self.text)
+    }
+}
+
+impl std::error::Error for UnknownKeyPart {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(parts: &[KeyPart], call: &Call<'_>) -> (Key, bool) {
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        let (key, missing) = key_of(parts, call, 64, &hasher);
+        (key, missing.is_some())
+    }
+
+    #[test]
+    fn parts_are_told_apart_and_combined() {
+        let call = Call::new("GET", "/").by_user("192.0.2.1").from_ip("192.0.2.1".parse().unwrap());
+        let keys = [
+            key(&[KeyPart::Ip], &call),
+            key(&[KeyPart::User], &call),
+            key(&[KeyPart::Global], &call),
+            key(&[KeyPart::Ip, KeyPart::User], &call),
+            key(&[KeyPart::User, KeyPart::Ip], &call),
+        ];
+        for (index, one) in keys.iter().enumerate() {
+            assert!(!one.1);
+            assert!(keys[..index].iter().all(|other| other.0 != one.0), "{index}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_key() {
+        let from =
+            |ip: &str| key(&[KeyPart::Ip], &Call::new("GET", "/").from_ip(ip.parse().unwrap()));
+        assert_eq!(from("2001:db8::1"), from("2001:db8::ffff:ffff"));
+        assert_ne!(from("2001:db8::1"), from("2001:db8:0:1::1"));
+        assert_eq!(from("::ffff:192.0.2.1"), from("192.0.2.1"));
+        assert_ne!(from("::ffff:192.0.2.1"), from("::ffff:192.0.2.2"));
+    }
+
+    #[test]
+    fn a_missing_part_is_noticed_and_hashes_like_no_value() {
+        let nobody = Call::new("GET", "/");
+        assert!(key(&[KeyPart::User], &nobody).1);
+        assert_ne!(key(&[KeyPart::User], &nobody).0, key(&[KeyPart::User], &nobody.by_user("")).0);
+    }
+}

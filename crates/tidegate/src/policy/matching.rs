@@ -1,0 +1,121 @@
+//! [`Match`]: whom a rule applies to.
+
+use super::{Call, PathPattern};
+
+/// Whom a rule applies to: all conditions must hold. Without any, to every call.
+///
+/// ```
+/// use tidegate::policy::{Call, Match};
+///
+/// let chat = Match::everyone().on_path("/v1/*".parse()?).by_method("POST").authenticated(true);
+/// assert!(chat.applies_to(&Call::new("POST", "/v1/chat/completions").by_user("alice")));
+/// assert!(!chat.applies_to(&Call::new("POST", "/v1/chat/completions")));
+/// # Ok::<(), tidegate::policy::PathPatternError>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    paths: Vec<PathPattern>,
+    methods: Vec<String>,
+    headers: Vec<(String, String)>,
+    authenticated: Option<bool>,
+}
+
+impl Match {
+    /// Every call.
+    #[must_use]
+    pub fn everyone() -> Self {
+        Self::default()
+    }
+
+    /// Only this path, or another one given so.
+    #[must_use]
+    pub fn on_path(mut self, pattern: PathPattern) -> Self {
+        self.paths.push(pattern);
+        self
+    }
+
+    /// Only this method, or another one given so. `GET` includes `HEAD`, which reaches the same
+    /// handlers.
+    #[must_use]
+    pub fn by_method(mut self, method: &str) -> Self {
+        self.methods.push(method.to_ascii_uppercase());
+        self
+    }
+
+    /// Only with this header, of exactly this value.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        self
+    }
+
+    /// Only with a user, or only without.
+    #[must_use]
+    pub fn authenticated(mut self, authenticated: bool) -> Self {
+        self.authenticated = Some(authenticated);
+        self
+    }
+
+    /// Whether the conditions hold.
+    #[must_use]
+    pub fn applies_to(&self, call: &Call<'_>) -> bool {
+        self.applies(call, Some(&super::path::canonical(call.path())))
+    }
+
+    pub(super) fn looks_at_path(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    /// As [`applies_to`](Self::applies_to), with the canonical path, if any rule asked for it.
+    pub(super) fn applies(&self, call: &Call<'_>, path: Option<&str>) -> bool {
+        let on_path = |path| self.paths.iter().any(|pattern| pattern.applies_to_canonical(path));
+        let by_method = |method: &String| {
+            call.method().eq_ignore_ascii_case(method)
+                || (method == "GET" && call.method().eq_ignore_ascii_case("HEAD"))
+        };
+        self.authenticated.is_none_or(|wanted| wanted == call.user().is_some())
+            && (self.methods.is_empty() || self.methods.iter().any(by_method))
+            && (self.paths.is_empty() || path.is_some_and(on_path))
+            && self.headers.iter().all(|(name, value)| call.header(name) == Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Headers;
+
+    struct Plan(&'static str);
+
+    impl Headers for Plan {
+        fn header(&self, name: &str) -> Option<&str> {
+            (name == "x-plan").then_some(self.0)
+        }
+    }
+
+    #[test]
+    fn every_condition_must_hold() {
+        let get = Match::everyone().by_method("get");
+        assert!(get.applies_to(&Call::new("GET", "/")));
+        assert!(get.applies_to(&Call::new("HEAD", "/")), "reaches the same handlers");
+        assert!(!get.applies_to(&Call::new("POST", "/")));
+
+        let strangers = Match::everyone().authenticated(false);
+        assert!(strangers.applies_to(&Call::new("GET", "/")));
+        assert!(!strangers.applies_to(&Call::new("GET", "/").by_user("alice")));
+
+        let free = Match::everyone().with_header("X-Plan", "free");
+        assert!(free.applies_to(&Call::new("GET", "/").with_headers(&Plan("free"))));
+        assert!(!free.applies_to(&Call::new("GET", "/").with_headers(&Plan("paid"))));
+        assert!(!free.applies_to(&Call::new("GET", "/")));
+    }
+
+    #[test]
+    fn one_of_several_paths_is_enough() {
+        let ai =
+            Match::everyone().on_path("/chat".parse().unwrap()).on_path("/v1/*".parse().unwrap());
+        assert!(ai.applies_to(&Call::new("POST", "/chat")));
+        assert!(ai.applies_to(&Call::new("POST", "/v1/x")));
+        assert!(!ai.applies_to(&Call::new("POST", "/login")));
+    }
+}

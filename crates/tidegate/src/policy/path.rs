@@ -1,0 +1,207 @@
+//! Paths: one canonical form for all spellings, and patterns on it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+
+/// The canonical form of a path: percent-decoded, in lower case, without parameters (`;...`), empty
+/// segments, dot segments and a slash at the end.
+///
+/// Servers differ in which spellings they treat alike. This form treats alike whatever some server
+/// does, so a pattern applies to every spelling that may reach the handler it means: the error is
+/// toward applying a rule.
+pub(super) fn canonical(path: &str) -> Cow<'_, str> {
+    if is_canonical(path) {
+        return Cow::Borrowed(path);
+    }
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        match segment.split(';').next().unwrap_or("") {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    let mut canonical = String::with_capacity(decoded.len() + 1);
+    for segment in segments {
+        canonical.push('/');
+        canonical.push_str(segment);
+    }
+    if canonical.is_empty() {
+        canonical.push('/');
+    }
+    canonical.make_ascii_lowercase();
+    Cow::Owned(canonical)
+}
+
+/// Whether a path is in its canonical form already, as nearly all are.
+fn is_canonical(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let plain = |byte: &u8| !matches!(byte, b'%' | b';' | b'\\' | b'A'..=b'Z');
+    let slashes_apart =
+        bytes.windows(2).all(|pair| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.'));
+    let ends_well = bytes == b"/" || bytes.last().is_some_and(|last| *last != b'/');
+    bytes.first() == Some(&b'/') && ends_well && slashes_apart && bytes.iter().all(plain)
+}
+
+/// Which paths a rule is for: `/v1/chat/completions`, `/v1/*`, `/users/*/chat`.
+///
+/// A `*` stands for one segment; at the end, for any number of them, none included. Patterns apply to
+/// the canonical form of a path: percent-decoded, without dot segments, doubled slashes and such, and
+/// in lower case.
+///
+/// ```
+/// use tidegate::policy::PathPattern;
+///
+/// let pattern: PathPattern = "/v1/*".parse()?;
+/// for spelling in ["/v1/chat", "//v1//chat/", "/v1/./chat", "/%76%31/chat", "/V1/chat;x=1", "/v1"] {
+///     assert!(pattern.applies_to(spelling), "{spelling}");
+/// }
+/// assert!(!pattern.applies_to("/v10/chat"));
+/// # Ok::<(), tidegate::policy::PathPatternError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    segments: Vec<Segment>,
+    /// Whether more segments may follow.
+    open: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Any,
+}
+
+impl PathPattern {
+    /// Whether the pattern applies to a path, in whatever spelling.
+    #[must_use]
+    pub fn applies_to(&self, path: &str) -> bool {
+        self.applies_to_canonical(&canonical(path))
+    }
+
+    pub(super) fn applies_to_canonical(&self, path: &str) -> bool {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        for pattern in &self.segments {
+            match (segments.next(), pattern) {
+                (None, _) => return false,
+                (Some(_), Segment::Any) => {}
+                (Some(segment), Segment::Literal(literal)) if segment == literal => {}
+                _ => return false,
+            }
+        }
+        self.open || segments.next().is_none()
+    }
+}
+
+impl FromStr for PathPattern {
+    type Err = PathPatternError;
+
+    fn from_str(text: &str) -> Result<Self, PathPatternError> {
+        let error = || PathPatternError { pattern: text.to_owned() };
+        let rest = text.strip_prefix('/').ok_or_else(error)?;
+        let (rest, open) = match rest.strip_suffix('*') {
+            Some("") => ("", true),
+            Some(before) if before.ends_with('/') => (before, true),
+            _ => (rest, false),
+        };
+        let mut segments = Vec::new();
+        for segment in rest.split('/').filter(|segment| !segment.is_empty()) {
+            segments.push(match segment {
+                "*" => Segment::Any,
+                glued if glued.contains('*') => return Err(error()),
+                literal => Segment::Literal(literal.to_ascii_lowercase()),
+            });
+        }
+        Ok(Self { segments, open })
+    }
+}
+
+/// A text is no path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPatternError {
+    pattern: String,
+}
+
+impl fmt::Display for PathPatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is not a path; begin with `/`, and use `*` only for a whole segment, as in `/v1/*`",
+            self.pattern
+        )
+    }
+}
+
+impl std::error::Error for PathPatternError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_path_has_one_canonical_form() {
+        for spelling in [
+            "/a/b",
+            "//a/b",
+            "/a//b",
+            "/a/b/",
+            "/./a/b",
+            "/a/c/../b",
+            "/%61/b",
+            "/A/B",
+            "/a;x=1/b;y",
+            "\\a\\b",
+            "/a/b/.",
+            "/a%2fb",
+            "/%2e%2e/a/b",
+            "a/b",
+        ] {
+            assert_eq!(canonical(spelling), "/a/b", "{spelling}");
+        }
+        for root in ["/", "", "//", "/.", "/..", "/%2F"] {
+            assert_eq!(canonical(root), "/", "{root}");
+        }
+        assert!(matches!(canonical("/v1/chat-completions_2"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn canonical_forms_stay_as_they_are() {
+        for path in ["/", "/a", "/a/b", "/x%2525", "/%00", "/ü", "/a.b/c..d"] {
+            let once = canonical(path).into_owned();
+            if !once.contains('%') {
+                assert_eq!(canonical(&once), once, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_mean_whole_segments() {
+        let applies =
+            |pattern: &str, path: &str| pattern.parse::<PathPattern>().unwrap().applies_to(path);
+        assert!(applies("/*", "/"));
+        assert!(applies("/*", "/anything/at/all"));
+        assert!(applies("/v1/*", "/v1"));
+        assert!(applies("/v1/*", "/v1/chat/completions"));
+        assert!(!applies("/v1/*", "/v2/chat"));
+        assert!(!applies("/v1", "/v1/chat"));
+        assert!(applies("/users/*/chat", "/users/alice/chat"));
+        assert!(!applies("/users/*/chat", "/users/chat"));
+        assert!(!applies("/users/*/chat", "/users/a/b/chat"));
+        assert!(applies("/Login", "/login"));
+        assert!(!applies("/", "/login"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for text in ["", "v1/*", "*", "/v1*", "/v*/chat", "/**"] {
+            let error = text.parse::<PathPattern>().unwrap_err();
+            assert!(error.to_string().contains("`/v1/*`"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! [`Rule`]: one layer of a policy.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::RandomState;
+use tidegate_core::{Cost, Decision, Key, Protocol, Table, Tally, Timestamp, WhenFull};
+
+use super::key::key_of;
+use super::{Call, KeyPart, Match, MissingKey, Reason};
+use crate::heap::Heap;
+use crate::limit::Limit;
+
+/// One layer of a policy: whom it applies to, by which key, with which limit, at what cost.
+///
+/// ```
+/// use tidegate::Limit;
+/// use tidegate::policy::{CostRule, KeyPart, Match, Policy, Rule};
+///
+/// let budget = Limit::fixed_window("10_000 per day".parse()?, None)?;
+/// let budget = Rule::new("budget", budget, [KeyPart::User])?
+///     .matching(Match::everyone().authenticated(true).on_path("/v1/*".parse()?))
+///     .costing(CostRule::LlmTokens);
+/// let policy = Policy::new([budget])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Rule {
+    name: String,
+    key: Vec<KeyPart>,
+    matching: Match,
+    cost: CostRule,
+    missing_key: MissingKey,
+    ipv6_prefix: u8,
+    dry_run: bool,
+    table: Table<Limit, Heap>,
+    hasher: RandomState,
+    dry_run_denials: AtomicU64,
+}
+
+/// What a call costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CostRule {
+    /// So many units.
+    Fixed(u64),
+    /// The LLM tokens it uses: reserved by estimate, settled by the real number.
+    LlmTokens,
+}
+
+/// Whether a rule applies to a call.
+pub(super) enum Applies<'p> {
+    No,
+    Yes(Applied),
+    Missing(Reason<'p>),
+}
+
+/// What a rule that applies is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Applied {
+    pub(super) key: Key,
+    pub(super) cost: Cost,
+}
+
+impl Rule {
+    /// Live keys that a rule has room for, unless said otherwise.
+    pub const DEFAULT_KEYS: usize = 10_000;
+
+    /// The length of the prefix that IPv6 addresses are told apart by, unless said otherwise.
+    pub const DEFAULT_IPV6_PREFIX: u8 = 64;
+
+    /// The most memory that a rule's keys may take: 16 GiB.
+    pub const MAX_BYTES: usize = 16 << 30;
+
+    /// A rule for everyone, at a cost of one per call, with room for
+    /// [`DEFAULT_KEYS`](Self::DEFAULT_KEYS).
+    ///
+    /// # Errors
+    /// When the name is empty or has other characters than letters, digits, `-`, `_` and `.`, when the
+    /// key has no part, or when the limit takes too much memory per key.
+    pub fn new(
+        name: &str,
+        limit: Limit,
+        key: impl IntoIterator<Item = KeyPart>,
+    ) -> Result<Self, RuleError> {
+        Self::with_keys(name, limit, key, Self::DEFAULT_KEYS)
+    }
+
+    /// As [`Rule::new`], with room for so many live keys.
+    ///
+    /// # Errors
+    /// As [`Rule::new`], and when there is not one key.
+    pub fn with_keys(
+        name: &str,
+        limit: Limit,
+        key: impl IntoIterator<Item = KeyPart>,
+        keys: usize,
+    ) -> Result<Self, RuleError> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name) {
+            return Err(RuleError::Name { name: name.to_owned() });
+        }
+        let key: Vec<_> = key.into_iter().collect();
+        if key.is_empty() || keys == 0 {
+            return Err(RuleError::NoKey);
+        }
+        let bytes = Heap::bytes_for_keys(keys, limit.ring_words());
+        if bytes.is_none_or(|bytes| bytes > Self::MAX_BYTES) {
+            let words_per_key = limit.ring_words() + 2;
+            return Err(RuleError::Memory { keys, bytes_per_key: words_per_key.saturating_mul(8) });
+        }
+        let heap = Heap::for_keys(keys, limit.ring_words());
+        let Ok(table) = Table::new(limit, heap) else {
+            unreachable!("the heap was made for this limit");
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            key,
+            matching: Match::everyone(),
+            cost: CostRule::Fixed(1),
+            missing_key: MissingKey::Deny,
+            ipv6_prefix: Self::DEFAULT_IPV6_PREFIX,
+            dry_run: false,
+            table,
+            hasher: RandomState::new(),
+            dry_run_denials: AtomicU64::new(0),
+        })
+    }
+
+    /// The same rule, only for some calls.
+    #[must_use]
+    pub fn matching(self, matching: Match) -> Self {
+        Self { matching, ..self }
+    }
+
+    /// The same rule, at another cost.
+    #[must_use]
+    pub fn costing(self, cost: CostRule) -> Self {
+        Self { cost, ..self }
+    }
+
+    /// The same rule, with another answer to calls without its key.
+    #[must_use]
+    pub fn on_missing_key(self, missing_key: MissingKey) -> Self {
+        Self { missing_key, ..self }
+    }
+
+    /// The same rule, telling IPv6 addresses apart by a prefix of this length.
+    ///
+    /// # Errors
+    /// When it is not 32 to 128.
+    pub fn with_ipv6_prefix(self, ipv6_prefix: u8) -> Result<Self, RuleError> {
+        match ipv6_prefix {
+            32..=128 => Ok(Self { ipv6_prefix, ..self }),
+            _ => Err(RuleError::Ipv6Prefix { prefix: ipv6_prefix }),
+        }
+    }
+
+    /// The same rule, with another answer to more live keys than fit.
+    #[must_use]
+    pub fn with_when_full(self, when_full: WhenFull) -> Self {
+        Self { table: self.table.with_when_full(when_full), ..self }
+    }
+
+    /// The same rule, counted and reported, but never enforced.
+    #[must_use]
+    pub fn dry_run(self) -> Self {
+        Self { dry_run: true, ..self }
+    }
+
+    /// Its name, which answers give.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its limit.
+    #[must_use]
+    pub fn limit(&self) -> &Limit {
+        self.table.protocol()
+    }
+
+    /// What a call costs.
+    #[must_use]
+    pub const fn cost(&self) -> CostRule {
+        self.cost
+    }
+
+    /// Whether it is only counted and reported.
+    #[must_use]
+    pub const fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// How many calls it would have denied, were it not a dry run.
+    #[must_use]
+    pub fn dry_run_denials(&self) -> u64 {
+        self.dry_run_denials.load(Ordering::Relaxed) // a lone count, read for people
+    }
+
+    /// How often its table was full.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        self.table.tally()
+    }
+
+    pub(super) fn looks_at_path(&self) -> bool {
+        self.matching.looks_at_path()
+    }
+
+    /// Whether the rule applies to a call, and with which key and cost.
+    pub(super) fn applies(&self, call: &Call<'_>, path: Option<&str>) -> Applies<'_> {
+        if !self.matching.applies(call, path) {
+            return Applies::No;
+        }
+        let cost = match self.cost {
+            CostRule::Fixed(units) => units,
+            CostRule::LlmTokens => match call.llm_tokens() {
+                Some(tokens) => tokens,
+                None => return Applies::Missing(Reason::MissingCost),
+            },
+        };
+        let (key, missing) = key_of(&self.key, call, self.ipv6_prefix, &self.hasher);
+        match (missing, self.missing_key) {
+            (None, _) | (_, MissingKey::Share) => {
+                Applies::Yes(Applied { key, cost: Cost::new(cost) })
+            }
+            (Some(_), MissingKey::Skip) => Applies::No,
+            (Some(part), MissingKey::Deny) => Applies::Missing(Reason::MissingKey(part)),
+        }
+    }
+
+    pub(super) fn decide(&self, applied: &Applied, now: Timestamp) -> Decision {
+        self.table.decide(applied.key, applied.cost, now)
+    }
+
+    pub(super) fn peek(&self, applied: &Applied, now: Timestamp) -> Decision {
+        self.table.peek(applied.key, applied.cost, now)
+    }
+
+    pub(super) fn refund(&self, applied: &Applied, charged_at: Timestamp, now: Timestamp) {
+        self.table.refund(applied.key, applied.cost, charged_at, now);
+    }
+
+    pub(super) fn table(&self) -> &Table<Limit, Heap> {
+        &self.table
+    }
+
+    pub(super) fn note_dry_run(&self, decision: &Decision) {
+        if !decision.is_allow() {
+            self.dry_run_denials.fetch_add(1, Ordering::Relaxed); // nothing hangs on its order
+        }
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the hasher: its secret is what keeps callers from aiming at each other's slots.
+        f.debug_struct("Rule")
+            .field("name", &self.name)
+            .field("limit", self.limit())
+            .field("key", &self.key)
+            .field("matching", &self.matching)
+            .field("cost", &self.cost)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a rule cannot exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// The name does not fit a header.
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The key has no part, or the table no room for one.
+    NoKey,
+    /// The keys would take more than [`Rule::MAX_BYTES`].
+    Memory {
+        /// The number of keys.
+        keys: usize,
+        /// The bytes that each takes.
+        bytes_per_key: usize,
+    },
+    /// The prefix is not 32 to 128.
+    Ipv6Prefix {
+        /// The prefix.
+        prefix: u8,
+    },
+}
+
+impl RuleError {
+    /// The field of a policy file that is wrong.
+    pub(super) const fn field(&self) -> &'static str {
+        match self {
+            Self::Name { .. } => "name",
+            Self::NoKey => "key",
+            Self::Memory { .. } => "keys",
+            Self::Ipv6Prefix { .. } => "ipv6_prefix",
+        }
+    }
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { name } => {
+                write!(f, "`{name}` is not a name; use 1 to 64 letters, digits, `-`, `_` and `.`")
+            }
+            Self::NoKey => f.write_str(
+                "a rule needs a key, and room for at least 1; use `global` for one limit for all",
+            ),
+            Self::Memory { keys, bytes_per_key } => write!(
+                f,
+                "{keys} keys of {bytes_per_key} bytes take more than {} GiB; give fewer keys, or use the algorithm `sliding-window-counter`",
+                Rule::MAX_BYTES >> 30
+            ),
+            Self::Ipv6Prefix { prefix } => {
+                write!(f, "an IPv6 prefix of {prefix} bits is not one; give 32 to 128")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RuleError {}

@@ -1,0 +1,171 @@
+//! [`Verdict`]: a policy's answer, with the standing of every rule.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tidegate_core::{Cost, Decision, Denial, Retry, Timestamp};
+
+use super::rule::Applied;
+use super::{Held, KeyPart, Rule};
+use crate::reservation::Reservation;
+
+/// A policy's answer to a call.
+#[derive(Debug)]
+#[must_use = "a verdict that nobody reads limits nothing"]
+pub enum Verdict<'p> {
+    /// The call may go on; every rule that applies was charged.
+    Allow(Grant<'p>),
+    /// The call may not go on; nothing was charged.
+    Deny(Refusal<'p>),
+}
+
+impl<'p> Verdict<'p> {
+    /// Whether the call may go on.
+    pub const fn is_allow(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+
+    /// How the rules that apply stand, in their order.
+    pub fn standings(&self) -> &[Standing<'p>] {
+        match self {
+            Self::Allow(grant) => &grant.standings,
+            Self::Deny(refusal) => &refusal.standings,
+        }
+    }
+}
+
+/// Four layers are on the stack; policies with more rules than that for one call are rare.
+pub(super) type Standings<'p> = SmallVec<[Standing<'p>; 4]>;
+
+/// An allowed call.
+#[derive(Debug)]
+pub struct Grant<'p> {
+    standings: Standings<'p>,
+    reservation: Option<Reservation<Held>>,
+}
+
+impl<'p> Grant<'p> {
+    pub(super) fn new(standings: Standings<'p>, reservation: Option<Reservation<Held>>) -> Self {
+        Self { standings, reservation }
+    }
+
+    /// How the rules that apply stand.
+    #[must_use]
+    pub fn standings(&self) -> &[Standing<'p>] {
+        &self.standings
+    }
+
+    /// What was charged by an estimate, to be settled; `None` when no rule counts LLM tokens.
+    #[must_use]
+    pub fn into_reservation(self) -> Option<Reservation<Held>> {
+        self.reservation
+    }
+}
+
+/// A denied call.
+#[derive(Debug)]
+pub struct Refusal<'p> {
+    rule: &'p Rule,
+    reason: Reason<'p>,
+    standings: Standings<'p>,
+}
+
+/// Why a rule denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason<'p> {
+    /// The limit said so.
+    Limit(Denial),
+    /// The call does not have this part of the rule's key.
+    MissingKey(&'p KeyPart),
+    /// The rule counts LLM tokens, and the call does not say how many.
+    MissingCost,
+}
+
+impl<'p> Refusal<'p> {
+    pub(super) const fn new(rule: &'p Rule, reason: Reason<'p>, standings: Standings<'p>) -> Self {
+        Self { rule, reason, standings }
+    }
+
+    /// The rule that denied; of several, the one with the longest wait.
+    #[must_use]
+    pub const fn rule(&self) -> &'p Rule {
+        self.rule
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason<'p> {
+        self.reason
+    }
+
+    /// Whether and when the same call can succeed, as far as all rules are concerned.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        match self.reason {
+            Reason::Limit(denial) => denial.retry(),
+            Reason::MissingKey(_) | Reason::MissingCost => Retry::Never,
+        }
+    }
+
+    /// How the rules that apply stand.
+    #[must_use]
+    pub fn standings(&self) -> &[Standing<'p>] {
+        &self.standings
+    }
+}
+
+/// How a rule stands with a call's key, after the call.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'p> {
+    pub(super) rule: &'p Rule,
+    pub(super) applied: Applied,
+    pub(super) decision: Decision,
+    pub(super) now: Timestamp,
+}
+
+impl<'p> Standing<'p> {
+    /// The rule.
+    #[must_use]
+    pub const fn rule(&self) -> &'p Rule {
+        self.rule
+    }
+
+    /// What the rule decided. In a denied call, what it would have decided.
+    pub const fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// The units still free.
+    #[must_use]
+    pub const fn remaining(&self) -> u64 {
+        self.decision.remaining()
+    }
+
+    /// The time until every unit is free again.
+    #[must_use]
+    pub const fn reset_after(&self) -> Duration {
+        self.decision.reset_after()
+    }
+
+    /// The time until one more unit is free than now; `None` when all of them are.
+    #[must_use]
+    pub fn more_after(&self) -> Option<Duration> {
+        let one_more = Cost::new(self.remaining().saturating_add(1));
+        match self.rule.peek(&Applied { cost: one_more, ..self.applied }, self.now) {
+            Decision::Allow(_) => Some(Duration::ZERO),
+            Decision::Deny(denial) => match denial.retry() {
+                Retry::After(wait) => Some(wait),
+                Retry::Never => None,
+            },
+        }
+    }
+}
+
+/// Whether the wait of one denial is longer than that of another. Never is longest.
+pub(super) fn is_longer(one: Denial, other: Denial) -> bool {
+    match (one.retry(), other.retry()) {
+        (Retry::After(one), Retry::After(other)) => one > other,
+        (Retry::Never, Retry::After(_)) => true,
+        (_, Retry::Never) => false,
+    }
+}
