@@ -1,0 +1,154 @@
+//! Denials as responses.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde::Serialize;
+use tidegate::policy::{Reason, Refusal};
+use tidegate::{Cause, Retry};
+
+use crate::fields::whole_s;
+use crate::{Fields, ResponseBody};
+
+/// A refusal in words: an RFC 9457 problem, of the types that the IETF's RateLimit draft registers.
+///
+/// ```
+/// use tidegate::policy::{Call, Policy, Verdict};
+/// use tidegate_tower::Problem;
+///
+/// let policy = Policy::from_toml("[[rule]]\nname = \"one\"\nlimit = \"1 per hour\"\nkey = \"global\"")?;
+/// let call = Call::new("GET", "/");
+/// assert!(policy.decide(&call).is_allow());
+/// let Verdict::Deny(refusal) = policy.decide(&call) else { unreachable!() };
+/// let problem = Problem::of(&refusal);
+/// assert_eq!(problem.status(), 429);
+/// assert!(problem.detail().starts_with("The limit `one` of 1 per hour is spent"));
+/// # Ok::<(), tidegate::policy::FileError>(())
+/// ```
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(rename = "violated-policies")]
+    violated: [&'a str; 1],
+}
+
+impl<'a> Problem<'a> {
+    /// The problem that a refusal is.
+    #[must_use]
+    pub fn of(refusal: &Refusal<'a>) -> Self {
+        let violated = [refusal.rule().name()];
+        match refusal.reason() {
+            Reason::Limit(_) => Self {
+                kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+                title: "Quota exceeded",
+                status: StatusCode::TOO_MANY_REQUESTS.as_u16(),
+                detail: detail(refusal),
+                violated,
+            },
+            // No wait helps here, so this is no 429.
+            _ => Self {
+                kind: "about:blank",
+                title: "Forbidden",
+                status: StatusCode::FORBIDDEN.as_u16(),
+                detail: detail(refusal),
+                violated,
+            },
+        }
+    }
+
+    /// The status: 429, or 403 when the call does not say what the rule needs to know.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What happened, which rule, and what to do.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+fn detail(refusal: &Refusal<'_>) -> String {
+    let (name, limit) = (refusal.rule().name(), refusal.rule().limit());
+    match refusal.reason() {
+        Reason::MissingKey(part) => {
+            format!(
+                "The limit `{name}` tells callers apart by {part}, which this call does not have."
+            )
+        }
+        Reason::MissingCost => {
+            format!(
+                "The limit `{name}` counts LLM tokens, and this call does not say how many it needs."
+            )
+        }
+        Reason::Limit(denial) => {
+            let wait = retry_after_s(refusal)
+                .map_or(String::new(), |secs| format!(" Try again in {secs} s."));
+            let rate = limit.rate();
+            match denial.cause() {
+                Cause::Oversized => format!(
+                    "This call needs more than the limit `{name}` of {rate} ever has: at most {} at once.",
+                    limit.capacity()
+                ),
+                Cause::TableFull => {
+                    format!("The limit `{name}` has no room for another caller right now.{wait}")
+                }
+                _ => format!(
+                    "The limit `{name}` of {rate} is spent: {} left.{wait}",
+                    denial.remaining()
+                ),
+            }
+        }
+    }
+}
+
+/// The whole seconds, rounded up and at least 1, after which a refused call can succeed; `None` when
+/// no wait helps.
+#[must_use]
+pub fn retry_after_s(refusal: &Refusal<'_>) -> Option<u64> {
+    match refusal.retry() {
+        Retry::After(wait) => Some(whole_s(wait.max(Duration::from_nanos(1)))),
+        Retry::Never => None,
+    }
+}
+
+/// The response to a refused request with these headers.
+pub(crate) fn respond<R>(
+    refusal: &Refusal<'_>,
+    fields: Fields,
+    request: &HeaderMap,
+) -> Response<ResponseBody<R>> {
+    let mut response = plain_response(refusal, request);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(secs) = retry_after_s(refusal) {
+        headers.insert(RETRY_AFTER, secs.into());
+    }
+    fields.render(refusal.standings()).append_to(headers);
+    response
+}
+
+fn plain_response<R>(refusal: &Refusal<'_>, request: &HeaderMap) -> Response<ResponseBody<R>> {
+    #[cfg(feature = "grpc")]
+    if crate::grpc::is_grpc(request) {
+        return crate::grpc::respond(refusal).map(|()| ResponseBody::full(Bytes::new()));
+    }
+    #[cfg(not(feature = "grpc"))]
+    let _ = request;
+    let problem = Problem::of(refusal);
+    // Strings and a number: there is nothing that could fail to serialize.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
+    *response.status_mut() =
+        StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+    let json = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}

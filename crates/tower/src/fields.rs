@@ -1,0 +1,106 @@
+//! [`Fields`]: what responses tell clients about their limits.
+
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use sfv::{KeyRef, ListSerializer, StringRef};
+use tidegate::policy::{CostRule, Standing};
+
+/// Which fields responses carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Fields {
+    /// `RateLimit-Policy` and `RateLimit`, of all rules: draft-ietf-httpapi-ratelimit-headers-10.
+    #[default]
+    Ietf,
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` (in seconds from now), of the rule with the
+    /// smallest share left.
+    XRateLimit,
+    /// None. Denials still carry `Retry-After`.
+    None,
+}
+
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Fields ready to be sent. Fields that a service behind has set stay: all of them are true.
+#[derive(Debug, Default)]
+pub(crate) struct Rendered([Option<(HeaderName, HeaderValue)>; 3]);
+
+impl Rendered {
+    pub(crate) fn append_to(&mut self, headers: &mut HeaderMap) {
+        for (name, value) in self.0.iter_mut().filter_map(Option::take) {
+            headers.append(name, value);
+        }
+    }
+}
+
+impl Fields {
+    pub(crate) fn render(self, standings: &[Standing<'_>]) -> Rendered {
+        let enforced = || standings.iter().filter(|standing| !standing.rule().is_dry_run());
+        match self {
+            Self::None => Rendered::default(),
+            Self::Ietf => ietf(enforced()),
+            Self::XRateLimit => enforced()
+                .min_by(|one, other| share(one, other))
+                .map_or_else(Rendered::default, x_rate_limit),
+        }
+    }
+}
+
+/// Orders by the share that is left, without a division.
+fn share(one: &Standing<'_>, other: &Standing<'_>) -> std::cmp::Ordering {
+    let (one_of, other_of) = (one.rule().limit().capacity(), other.rule().limit().capacity());
+    let cross = |remaining: u64, of: u64| u128::from(remaining) * u128::from(of);
+    cross(one.remaining(), other_of).cmp(&cross(other.remaining(), one_of))
+}
+
+fn ietf<'a>(standings: impl Iterator<Item = &'a Standing<'a>>) -> Rendered {
+    let (mut policies, mut limits) = (ListSerializer::new(), ListSerializer::new());
+    for standing in standings {
+        let rule = standing.rule();
+        // A rule's name has only characters that a structured string allows.
+        let Ok(name) = StringRef::from_str(rule.name()) else { continue };
+        let policy = policies.bare_item(name);
+        let policy = policy.parameter(KeyRef::constant("q"), integer(rule.limit().capacity()));
+        let policy =
+            policy.parameter(KeyRef::constant("w"), integer(whole_s(rule.limit().window()).max(1)));
+        if rule.cost() == CostRule::LlmTokens {
+            // The draft has no unit for these.
+            let _ = policy
+                .parameter(KeyRef::constant("tidegate-unit"), StringRef::constant("llm-tokens"));
+        }
+        let limit =
+            limits.bare_item(name).parameter(KeyRef::constant("r"), integer(standing.remaining()));
+        if let Some(more_after) = standing.more_after() {
+            let _ = limit.parameter(KeyRef::constant("t"), integer(whole_s(more_after)));
+        }
+    }
+    let value = |list: ListSerializer<String>| HeaderValue::try_from(list.finish()?).ok();
+    Rendered([
+        value(policies).map(|value| (RATE_LIMIT_POLICY, value)),
+        value(limits).map(|value| (RATE_LIMIT, value)),
+        None,
+    ])
+}
+
+fn x_rate_limit(standing: &Standing<'_>) -> Rendered {
+    Rendered([
+        Some((X_LIMIT, standing.rule().limit().capacity().into())),
+        Some((X_REMAINING, standing.remaining().into())),
+        Some((X_RESET, whole_s(standing.reset_after()).into())),
+    ])
+}
+
+/// A structured integer has at most 15 digits; more units than that are as good as so many.
+fn integer(value: u64) -> sfv::Integer {
+    sfv::Integer::try_from(value).unwrap_or(sfv::Integer::MAX)
+}
+
+/// Whole seconds, rounded up.
+pub(crate) fn whole_s(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}

@@ -1,0 +1,44 @@
+//! From a request to a [`Call`](tidegate::policy::Call): who calls, and from where.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+use tidegate::TrustedProxies;
+use tidegate::policy::Headers;
+
+/// The address that a request's connection comes from, as an extension of the request.
+///
+/// Whoever accepts connections sets it. With the feature `axum`, axum's `ConnectInfo<SocketAddr>` does
+/// as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// The client's address: the peer's, or what trusted proxies say.
+pub(crate) fn client_ip(parts: &Parts, proxies: &TrustedProxies) -> Option<IpAddr> {
+    let peer = peer_ip(&parts.extensions)?;
+    let lines = parts.headers.get_all("x-forwarded-for").iter();
+    Some(proxies.client(peer, lines.map(http::HeaderValue::as_bytes)))
+}
+
+fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
+    if let Some(PeerAddr(address)) = extensions.get() {
+        return Some(address.ip());
+    }
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::ConnectInfo(address)) =
+        extensions.get::<axum::extract::ConnectInfo<SocketAddr>>()
+    {
+        return Some(address.ip());
+    }
+    None
+}
+
+/// A request's headers, as rules look them up.
+pub(crate) struct HeadersOf<'a>(pub(crate) &'a HeaderMap);
+
+impl Headers for HeadersOf<'_> {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+}
