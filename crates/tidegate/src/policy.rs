@@ -21,7 +21,7 @@ pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
 use std::fmt;
 use std::sync::Arc;
 
-use tidegate_core::{Denial, Timestamp};
+use tidegate_core::{Cost, Denial, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
 use crate::reservation::Reservation;
@@ -141,8 +141,8 @@ impl Policy {
         if denied.is_none() {
             denied = charge_in_order(&mut layers, now).err();
         }
-        if let Some((rule, reason)) = denied {
-            return Verdict::Deny(Refusal::new(rule, reason, layers));
+        if let Some(denied) = denied {
+            return refuse(denied, layers);
         }
         for layer in layers.iter_mut().filter(|layer| layer.rule.is_dry_run()) {
             layer.decision = layer.rule.decide(&layer.applied, now);
@@ -156,7 +156,7 @@ impl Policy {
     pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
         match self.ask(call, self.inner.clock.now()) {
             (layers, None) => Verdict::Allow(Grant::new(layers, None)),
-            (layers, Some((rule, reason))) => Verdict::Deny(Refusal::new(rule, reason, layers)),
+            (layers, Some(denied)) => refuse(denied, layers),
         }
     }
 
@@ -225,6 +225,16 @@ fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), De
         }
     }
     Ok(())
+}
+
+/// The refusal of a call. The rules that would have allowed it were not charged, so they stand as they
+/// did before.
+fn refuse<'p>((rule, reason): Denied<'p>, mut layers: Layers<'p>) -> Verdict<'p> {
+    for layer in layers.iter_mut().filter(|layer| layer.decision.is_allow()) {
+        let nothing = rule::Applied { cost: Cost::ZERO, ..layer.applied };
+        layer.decision = layer.rule.peek(&nothing, layer.now);
+    }
+    Verdict::Deny(Refusal::new(rule, reason, layers))
 }
 
 impl fmt::Debug for Policy {

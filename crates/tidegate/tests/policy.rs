@@ -97,6 +97,15 @@ fn a_denied_call_is_charged_by_no_layer() {
 }
 
 #[test]
+fn in_a_denied_call_the_other_rules_stand_as_before() {
+    let (policy, _) = policy(LAYERS);
+    assert!(policy.decide(&chat("alice", 1, 9_000)).is_allow());
+    let verdict = policy.decide(&chat("alice", 1, 9_000));
+    let left: Vec<_> = verdict.standings().iter().map(|standing| standing.remaining()).collect();
+    assert_eq!(left, [99, 19, 1_000]);
+}
+
+#[test]
 fn the_rule_with_the_longest_wait_is_named() {
     let (policy, _) = policy(LAYERS);
     for _ in 0..20 {

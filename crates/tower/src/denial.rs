@@ -119,8 +119,10 @@ pub fn retry_after_s(refusal: &Refusal<'_>) -> Option<u64> {
     }
 }
 
-/// The response to a refused request with these headers.
-pub(crate) fn respond<R>(
+/// The response to a refused request that had the headers `request`.
+///
+/// For those who ask the policy themselves; the layer answers so too.
+pub fn respond<R>(
     refusal: &Refusal<'_>,
     fields: Fields,
     request: &HeaderMap,

@@ -26,12 +26,13 @@ const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Fields ready to be sent. Fields that a service behind has set stay: all of them are true.
+/// Fields ready to be sent.
 #[derive(Debug, Default)]
-pub(crate) struct Rendered([Option<(HeaderName, HeaderValue)>; 3]);
+pub struct Rendered([Option<(HeaderName, HeaderValue)>; 3]);
 
 impl Rendered {
-    pub(crate) fn append_to(&mut self, headers: &mut HeaderMap) {
+    /// Adds the fields, once. Those that a service behind has set stay: all of them are true.
+    pub fn append_to(&mut self, headers: &mut HeaderMap) {
         for (name, value) in self.0.iter_mut().filter_map(Option::take) {
             headers.append(name, value);
         }
@@ -39,7 +40,9 @@ impl Rendered {
 }
 
 impl Fields {
-    pub(crate) fn render(self, standings: &[Standing<'_>]) -> Rendered {
+    /// The fields for how rules stand.
+    #[must_use]
+    pub fn render(self, standings: &[Standing<'_>]) -> Rendered {
         let enforced = || standings.iter().filter(|standing| !standing.rule().is_dry_run());
         match self {
             Self::None => Rendered::default(),

@@ -49,9 +49,9 @@ mod fields;
 mod grpc;
 
 pub use body::ResponseBody;
-pub use denial::{Problem, retry_after_s};
-pub use fields::Fields;
+pub use denial::{Problem, respond, retry_after_s};
+pub use fields::{Fields, Rendered};
 pub use layer::RateLimitLayer;
-pub use request::PeerAddr;
+pub use request::{HeadersOf, PeerAddr, client_ip};
 pub use reservation::LlmReservation;
 pub use service::{RateLimit, ResponseFuture};

@@ -14,8 +14,9 @@ use tidegate::policy::Headers;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
-/// The client's address: the peer's, or what trusted proxies say.
-pub(crate) fn client_ip(parts: &Parts, proxies: &TrustedProxies) -> Option<IpAddr> {
+/// The client's address: the peer's (see [`PeerAddr`]), or what trusted proxies say. `None` when the
+/// request does not have its peer's address.
+pub fn client_ip(parts: &Parts, proxies: &TrustedProxies) -> Option<IpAddr> {
     let peer = peer_ip(&parts.extensions)?;
     let lines = parts.headers.get_all("x-forwarded-for").iter();
     Some(proxies.client(peer, lines.map(http::HeaderValue::as_bytes)))
@@ -35,7 +36,8 @@ fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
 }
 
 /// A request's headers, as rules look them up.
-pub(crate) struct HeadersOf<'a>(pub(crate) &'a HeaderMap);
+#[derive(Debug, Clone, Copy)]
+pub struct HeadersOf<'a>(pub &'a HeaderMap);
 
 impl Headers for HeadersOf<'_> {
     fn header(&self, name: &str) -> Option<&str> {

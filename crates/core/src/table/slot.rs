@@ -36,9 +36,17 @@ impl Line {
     pub const SLOTS: usize = SLOTS;
 
     /// A line of empty slots.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([const { AtomicU128::new(0) }; SLOTS])
+    }
+
+    /// A line of empty slots.
+    #[cfg(loom)]
     #[must_use]
     pub fn new() -> Self {
-        Self(core::array::from_fn(|_| AtomicU128::new(0)))
+        Self(std::array::from_fn(|_| AtomicU128::new(0)))
     }
 
     /// How many lines hold `keys` live keys: at a load of 80%, where the odds that a set runs full are

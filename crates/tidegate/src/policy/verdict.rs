@@ -130,7 +130,8 @@ impl<'p> Standing<'p> {
         self.rule
     }
 
-    /// What the rule decided. In a denied call, what it would have decided.
+    /// What the rule decided. In a denied call, a rule that would have allowed it stands as it did
+    /// before.
     pub const fn decision(&self) -> Decision {
         self.decision
     }

@@ -1,0 +1,86 @@
+//! What a person sees first: what runs, and what to type next.
+
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+
+use tidegate::policy::{CostRule, Policy};
+
+/// Where the gateway runs, and in front of what.
+pub(crate) struct Banner<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) upstream: Option<String>,
+    pub(crate) policy: &'a Policy,
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = format!("http://{}", self.address);
+        let behind = self.upstream.as_deref().unwrap_or("the built-in demo API");
+        writeln!(
+            f,
+            "tidegate {} listens on {url}, in front of {behind}\n",
+            env!("CARGO_PKG_VERSION")
+        )?;
+        self.write_rules(f)?;
+        if self.upstream.is_some() {
+            return writeln!(f, "\nTry it: curl -i {url}/    Stop it: Ctrl-C");
+        }
+        write!(
+            f,
+            "
+Try it, in another terminal:
+
+  1. what this is
+     curl {url}/
+
+  2. a chat that uses 51 tokens of Alice's budget; look at RateLimit in the answer
+     curl -i {url}/v1/chat/completions -H 'Authorization: Bearer demo-alice' \\
+       -H 'Content-Type: application/json' \\
+       -d '{{\"model\": \"demo\", \"max_tokens\": 50, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'
+
+  3. the limit of a user at work: 20 of these pass, then Bob is told to wait (Alice is not)
+     for i in $(seq 25); do
+       curl -s -o /dev/null -w '%{{http_code}} ' -H 'Authorization: Bearer demo-bob' {url}/v1/models
+     done; echo
+
+Stop it: Ctrl-C. Put it in front of your own API: tidegate --print-config > tidegate.toml
+"
+        )
+    }
+}
+
+impl Banner<'_> {
+    fn write_rules(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<[String; 4]> = self
+            .policy
+            .rules()
+            .iter()
+            .map(|rule| {
+                let unit = match rule.cost() {
+                    CostRule::Fixed(1) => "requests".to_owned(),
+                    CostRule::Fixed(units) => format!("units, {units} per request"),
+                    CostRule::LlmTokens => "LLM tokens".to_owned(),
+                };
+                let rate = rule.limit().rate().to_string();
+                let (units, period) = rate.split_once(' ').unwrap_or((&rate, ""));
+                let limit = format!("{units} {unit} {period}");
+                let dry_run = if rule.is_dry_run() { " (dry run)" } else { "" };
+                [
+                    rule.name().to_owned(),
+                    limit,
+                    rule.limit().algorithm().to_string(),
+                    dry_run.to_owned(),
+                ]
+            })
+            .collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let (name, limit) = (width(0), width(1));
+        for row in &rows {
+            let mut line = format!("  {:name$}  {:limit$}  {}{}", row[0], row[1], row[2], row[3]);
+            line.truncate(line.trim_end().len());
+            f.write_str(&line)?;
+            f.write_char('\n')?;
+        }
+        Ok(())
+    }
+}

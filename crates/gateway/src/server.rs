@@ -1,0 +1,126 @@
+//! The listener: connections in, graceful stop.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::banner::Banner;
+use crate::config::Config;
+use crate::gateway::Gateway;
+
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long open requests may go on after the stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// Runs the gateway until it is told to stop.
+pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
+    let address = config.listen;
+    let failed = |reason| ServerError::Listen { address, reason };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let upstream = config.upstream.as_ref().map(ToString::to_string);
+    let banner = Banner { address, upstream, policy: &config.policy }.to_string();
+    // Nobody may be reading; that is no reason to stop.
+    let _ = io::stdout().write_all(banner.as_bytes());
+
+    let gateway = Arc::new(Gateway::new(config));
+    let mut server = Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let connections = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(told_to_stop());
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => serve(&server, &connections, &gateway, stream, peer),
+                Err(error) => pause_after(&error).await,
+            },
+            () = &mut stop => break,
+        }
+    }
+    drop(listener);
+    tracing::info!("stopping; open requests have {} s to end", DRAIN_TIMEOUT.as_secs());
+    tokio::select! {
+        () = connections.shutdown() => {}
+        () = tokio::time::sleep(DRAIN_TIMEOUT) => tracing::warn!("some requests did not end in time"),
+        () = told_to_stop() => tracing::warn!("told again, so requests are cut off"),
+    }
+    Ok(())
+}
+
+fn serve(
+    server: &Builder<TokioExecutor>,
+    connections: &GracefulShutdown,
+    gateway: &Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    // Without it, small writes of a stream would wait for each other.
+    let _ = stream.set_nodelay(true);
+    let gateway = gateway.clone();
+    let service = service_fn(move |request| {
+        let gateway = gateway.clone();
+        async move { Ok::<_, std::convert::Infallible>(gateway.handle(request, peer).await) }
+    });
+    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%peer, "connection ended: {error}");
+        }
+    });
+}
+
+/// Out of file descriptors, say: trying again at once would only burn the processor.
+async fn pause_after(error: &io::Error) {
+    tracing::warn!("cannot accept a connection: {error}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn told_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Why the gateway cannot run.
+#[derive(Debug)]
+pub(crate) enum ServerError {
+    Listen { address: SocketAddr, reason: io::Error },
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, reason } => write!(
+                f,
+                "cannot listen on {address}: {reason}; choose another address with --listen, such as 127.0.0.1:8081"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}

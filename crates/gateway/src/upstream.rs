@@ -1,0 +1,242 @@
+//! The API behind: the demo, or a server that requests are passed on to.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::header::{
+    AUTHORIZATION, CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tower::ServiceExt;
+
+use crate::demo;
+
+/// Where requests are passed on to.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct UpstreamUrl {
+    scheme: Scheme,
+    authority: Authority,
+    /// Put before every path; without a slash at the end.
+    base: String,
+    api_key: Option<HeaderValue>,
+}
+
+impl UpstreamUrl {
+    pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
+        let error = || UrlError { text: text.to_owned() };
+        let parts = text.parse::<Uri>().map_err(|_| error())?.into_parts();
+        let scheme =
+            parts.scheme.filter(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+        let path = parts.path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+        if path.query().is_some() {
+            return Err(error());
+        }
+        // A password in the URL would show up in logs; `api_key_env` is for those.
+        let authority = parts.authority.filter(|authority| !authority.as_str().contains('@'));
+        Ok(Self {
+            scheme: scheme.ok_or_else(error)?,
+            authority: authority.ok_or_else(error)?,
+            base: path.path().trim_end_matches('/').to_owned(),
+            api_key: None,
+        })
+    }
+
+    /// The same server, to which this key is sent in place of the callers' own.
+    pub(crate) fn with_api_key(self, key: &str) -> Result<Self, http::header::InvalidHeaderValue> {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
+        value.set_sensitive(true);
+        Ok(Self { api_key: Some(value), ..self })
+    }
+
+    /// The request's target with this server in place of ours.
+    fn target(&self, uri: &Uri) -> Result<Uri, http::Error> {
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{path}", self.base))
+            .build()
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.base)
+    }
+}
+
+impl fmt::Debug for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UpstreamUrl({self})")
+    }
+}
+
+/// A text is no URL of an upstream.
+#[derive(Debug)]
+pub(crate) struct UrlError {
+    text: String,
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not an upstream; write it as in `https://api.example.com`", self.text)
+    }
+}
+
+/// The API behind.
+pub(crate) enum Upstream {
+    Demo(Router),
+    Server(Box<Server>),
+}
+
+pub(crate) struct Server {
+    url: UpstreamUrl,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+/// How long connecting to the upstream may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the upstream may take to begin its answer. Models think for minutes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+
+impl Upstream {
+    pub(crate) fn new(url: Option<UpstreamUrl>) -> Self {
+        let Some(url) = url else { return Self::Demo(demo::router()) };
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new()).build(https);
+        Self::Server(Box::new(Server { url, client }))
+    }
+
+    /// Passes a request on, for a client at this address.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Body>,
+        client_ip: Option<IpAddr>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let (url, client) = match self {
+            Self::Demo(router) => {
+                let Ok(response) = router.clone().oneshot(request).await;
+                return Ok(response);
+            }
+            Self::Server(server) => (&server.url, &server.client),
+        };
+        let (mut parts, body) = request.into_parts();
+        parts.uri = url.target(&parts.uri).map_err(|_| UpstreamError::NotSent)?;
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        strip_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(HOST);
+        parts.headers.remove(FORWARDED);
+        if let Some(ip) = client_ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok()) {
+            parts.headers.insert(X_FORWARDED_FOR, ip);
+        }
+        if let Some(key) = &url.api_key {
+            parts.headers.insert(AUTHORIZATION, key.clone());
+        }
+        let answer = client.request(Request::from_parts(parts, body));
+        let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Err(_) => return Err(UpstreamError::TimedOut),
+            Ok(Err(error)) if error.is_connect() => return Err(UpstreamError::NotSent),
+            Ok(Err(_)) => return Err(UpstreamError::Broken),
+            Ok(Ok(response)) => response.map(Body::new),
+        };
+        strip_hop_by_hop(response.headers_mut());
+        Ok(response)
+    }
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+
+/// Removes the fields that are for one connection only (RFC 9110, section 7.6.1), and those that
+/// `Connection` names.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let always = [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    for name in named.into_iter().chain(always) {
+        headers.remove(name);
+    }
+}
+
+/// Why there is no answer from the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpstreamError {
+    /// It could not be reached, so it has seen nothing of the request.
+    NotSent,
+    /// It broke off. It may have seen the request, and charge for it.
+    Broken,
+    /// It took too long. It may have seen the request, and charge for it.
+    TimedOut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_put_behind_the_base() {
+        let target = |url: &str, uri: &str| {
+            UpstreamUrl::parse(url).unwrap().target(&uri.parse().unwrap()).unwrap().to_string()
+        };
+        assert_eq!(target("https://a.example", "/v1/chat?x=1"), "https://a.example/v1/chat?x=1");
+        assert_eq!(target("http://a.example:81/base/", "/v1"), "http://a.example:81/base/v1");
+        for wrong in ["", "a.example", "/v1", "ftp://a", "http://a?x=1", "http://", "http://u:p@a"]
+        {
+            assert!(UpstreamUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn fields_of_one_connection_are_not_passed_on() {
+        let mut headers: HeaderMap = [
+            ("connection", "keep-alive, X-Secret"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "websocket"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+        .collect();
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+}

@@ -1,0 +1,8 @@
+//! The gateway as a process, with real clients and upstreams on loopback.
+
+mod process;
+
+mod chat;
+mod command_line;
+mod limits;
+mod passing_on;
