@@ -23,6 +23,11 @@
 
 #![forbid(unsafe_code)]
 
+/// The README's example runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod client;
 pub mod policy;
 

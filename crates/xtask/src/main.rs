@@ -1,0 +1,49 @@
+//! The project's chores: `cargo xtask test` and the others, so that nobody needs to remember them.
+
+mod fuzz;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// All tests, as CI runs them: format, lints, docs, tests, models, proofs, a short fuzzing.
+    Test {
+        /// Only these steps, by the names that are printed
+        #[arg(value_name = "STEP")]
+        only: Vec<String>,
+    },
+    /// Fuzzes for long: each target, or one, for so many seconds.
+    Fuzz {
+        /// The target [default: all, one after the other]
+        target: Option<String>,
+        /// How long each
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Test { only } => test::all(&only),
+        Chore::Fuzz { target, seconds } => fuzz::long(target.as_deref(), seconds),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
