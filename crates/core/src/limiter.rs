@@ -90,7 +90,7 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Limiter<P, R> {
     /// Whether `cost` may be spent at `now`; charges it if so.
     ///
     /// A denial writes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn decide(&self, cost: Cost, now: Timestamp) -> Decision {
         loop {
             let word = self.head.load(Ordering::Acquire);
@@ -144,7 +144,7 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Cell for Limiter<P, R> {
         Some(self.head.load(Ordering::Acquire))
     }
 
-    #[inline]
+    #[inline(always)]
     fn swap(&self, from: u64, to: u64) -> Swap {
         match self.head.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Swap::Done,

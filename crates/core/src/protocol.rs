@@ -111,7 +111,7 @@ impl<A: Algorithm> Protocol for A {
         0
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide<C: Cell>(
         &self,
         cell: &C,
@@ -190,7 +190,7 @@ impl<A: Algorithm> Protocol for A {
 }
 
 /// Swaps, but for a word that stays as it is.
-#[inline]
+#[inline(always)]
 fn swap_if_new<C: Cell>(cell: &C, from: u64, to: u64) -> Swap {
     if from == to { Swap::Done } else { cell.swap(from, to) }
 }

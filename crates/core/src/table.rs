@@ -83,7 +83,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// Whether `key` may spend `cost` at `now`; charges it if so.
     ///
     /// A denial writes nothing, but for the [`Tally`] when it is for want of a slot.
-    #[inline]
+    #[inline(always)]
     pub fn decide(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
         let set = self.set(key);
         // A round is repeated only when another thread has taken, finished or given up a slot.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use ipnet::IpNet;
 
+use crate::address::{parse_address, parse_network};
 use crate::config::{Config, ConfigError};
 
 /// Limits calls per client address and user, and budgets LLM tokens, in front of an API.
@@ -51,20 +52,6 @@ impl Cli {
         config.trusted_proxies.extend(self.trusted_proxy);
         Ok(config)
     }
-}
-
-/// An address to listen on.
-pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    let error = |_| format!("`{text}` is not an address; write it as in `127.0.0.1:8080`");
-    text.parse().map_err(error)
-}
-
-/// A network, or a single address.
-pub(crate) fn parse_network(text: &str) -> Result<IpNet, String> {
-    let single = || text.parse::<std::net::IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| single()).map_err(|_| {
-        format!("`{text}` is not a network; write it as in `10.0.0.0/8` or `2001:db8::/32`")
-    })
 }
 
 #[cfg(test)]

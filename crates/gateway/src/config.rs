@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tidegate::SystemClock;
 use tidegate::policy::{FileError, PathPattern, Policy, RuleSpec, Source, Spanned};
 
-use crate::cli::{parse_address, parse_network};
+use crate::address::{parse_address, parse_network};
 use crate::identity::Users;
 use crate::upstream::UpstreamUrl;
 

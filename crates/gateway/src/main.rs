@@ -1,5 +1,6 @@
 //! The gateway: layered limits and LLM budgets in front of an API, with one command.
 
+mod address;
 mod cli;
 mod config;
 

@@ -150,7 +150,8 @@ impl TokenBucket {
 }
 
 impl Algorithm for TokenBucket {
-    #[inline]
+    // Always: what the caller does not look at, such as the waits, is then not computed.
+    #[inline(always)]
     fn step(&self, word: u64, cost: Cost, now: Timestamp) -> Step {
         let ticks = self.ticks(now);
         let ahead = word.saturating_sub(ticks);

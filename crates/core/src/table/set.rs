@@ -12,6 +12,20 @@ use crate::{Key, Timestamp};
 /// search for a key that is not there.
 pub(super) const LINES: usize = 64;
 
+impl Line {
+    /// How many lines hold `keys` live keys: at a load of 80%, where the odds that a set runs full are
+    /// negligible. Above one set, whole sets of 64 lines.
+    #[must_use]
+    pub const fn for_keys(keys: usize) -> usize {
+        let lines = keys.saturating_add(keys.div_ceil(4)).div_ceil(SLOTS);
+        match lines {
+            0 => 1,
+            1..=LINES => lines,
+            _ => lines.div_ceil(LINES) * LINES,
+        }
+    }
+}
+
 /// The slots that a key may lie in, in the order in which they are searched.
 pub(super) struct Set<'a> {
     lines: &'a [Line],
@@ -96,25 +110,20 @@ impl<'a> Set<'a> {
         })
     }
 
-    /// The slots up to the first that was never used. A key lies before it: whoever placed the key
-    /// took the first slot that was free, and a slot that is unused now was free then.
-    #[inline]
-    pub(super) fn used(&self) -> impl Iterator<Item = Seen> {
-        self.seen().take_while(|seen| !seen.head.is_unused())
-    }
-
-    /// Looks for the key's slot.
-    #[inline]
+    /// Looks for the key's slot, no further than to the first that was never used. A key lies before
+    /// it: whoever placed the key took the first slot that was free, and a slot that is unused now was
+    /// free then.
+    #[inline(always)]
     pub(super) fn find(&self) -> Found {
-        for seen in self.used() {
-            if seen.head.fingerprint() != self.fingerprint {
-                continue;
-            }
-            if seen.head.is_live() {
-                return Found::Live(seen);
-            }
-            if seen.head.is_claim() {
-                return Found::Tentative(seen);
+        for line in (self.home..self.lines.len()).chain(0..self.home) {
+            for (slot, head) in self.lines[line].slots().iter().map(slot::load).enumerate() {
+                if head.fingerprint() == self.fingerprint && !head.is_empty() {
+                    let seen = Seen { index: line * SLOTS + slot, head };
+                    return if head.is_live() { Found::Live(seen) } else { Found::Tentative(seen) };
+                }
+                if head.is_unused() {
+                    return Found::Absent;
+                }
             }
         }
         Found::Absent

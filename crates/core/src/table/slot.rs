@@ -49,18 +49,6 @@ impl Line {
         Self(std::array::from_fn(|_| AtomicU128::new(0)))
     }
 
-    /// How many lines hold `keys` live keys: at a load of 80%, where the odds that a set runs full are
-    /// negligible. Above one set, whole sets of 64 lines.
-    #[must_use]
-    pub const fn for_keys(keys: usize) -> usize {
-        let lines = keys.saturating_add(keys.div_ceil(4)).div_ceil(SLOTS);
-        match lines {
-            0 => 1,
-            1..=super::set::LINES => lines,
-            _ => lines.div_ceil(super::set::LINES) * super::set::LINES,
-        }
-    }
-
     pub(super) fn slots(&self) -> &[AtomicU128; SLOTS] {
         &self.0
     }
