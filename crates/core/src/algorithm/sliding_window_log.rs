@@ -21,13 +21,13 @@ use layout::{Entry, Head, Layout};
 /// can count longer by that difference.
 ///
 /// Units charged above the limit (debt) are recorded at the earliest times at which they would have
-/// been admitted. One charge can put off [`MAX_DEBT_LAPS`](Self::MAX_DEBT_LAPS) times the limit; what
-/// is above that is not recorded.
+/// been admitted, and nothing is admitted before the last of them. One charge can put off
+/// [`MAX_DEBT_LAPS`](Self::MAX_DEBT_LAPS) times the limit; what is above that is not recorded.
 ///
-/// A refund frees as many units at once, if their charge is not a window old. When it is not the last
-/// charge that is refunded, what leaves the log are the oldest units, so those that stay can count
-/// longer than they must, never shorter. After that, a call whose `now` is behind may be told less
-/// than there is.
+/// A refund frees as many units at once, if their charge is not a window old; in debt, it takes the
+/// last units of the debt first. When it is not the last charge that is refunded, what leaves the log
+/// are the oldest units, so those that stay can count longer than they must, never shorter. After
+/// that, a call whose `now` is behind may be told less than there is.
 ///
 /// A decision takes time in proportion to its cost, and to the logarithm of the limit for
 /// `remaining`.
@@ -192,6 +192,15 @@ impl SlidingWindowLog {
         entry.is_postponed().then_some((held, false))
     }
 
+    /// How long after `now` the last unit of debt is admitted; zero when there is none.
+    #[inline]
+    fn debt_ns(newest: Option<(Timestamp, bool)>, now: Timestamp) -> u64 {
+        match newest {
+            Some((time, true)) => time.nanos_since(now),
+            _ => 0,
+        }
+    }
+
     /// The time until the newest unit expires.
     #[inline]
     fn reset_ns(&self, newest: Option<Timestamp>, now: Timestamp) -> u64 {
@@ -209,22 +218,18 @@ impl SlidingWindowLog {
         now: Timestamp,
     ) -> Decision {
         let newest = self.newest(ring, head);
-        let time = newest.map(|(time, _)| time);
-        let reset_ns = self.reset_ns(time, now);
+        let reset_ns = self.reset_ns(newest.map(|(time, _)| time), now);
+        let debt_ns = Self::debt_ns(newest, now);
+        let free = if debt_ns > 0 { 0 } else { free };
         if cost > self.limit {
             return Decision::Deny(Denial::oversized(free, reset_ns));
         }
-        let in_debt = newest.is_some_and(|(time, postponed)| postponed && time > now);
-        if cost <= free && !(cost == 0 && in_debt) {
+        if cost <= free && debt_ns == 0 {
             return Decision::Allow(Allowance::new(free - cost, reset_ns));
         }
-        if cost == 0 {
-            let debt_ns = time.map_or(0, |time| time.nanos_since(now));
-            return Decision::Deny(Denial::exhausted(free, debt_ns, reset_ns));
-        }
         let wait_ns = |offset| self.wait_at(ring, head, offset, now);
-        let retry_ns = wait_ns(cost - 1).max(wait_ns(free));
-        Decision::Deny(Denial::exhausted(free, retry_ns, reset_ns))
+        let retry_ns = if cost == 0 { 0 } else { wait_ns(cost - 1).max(wait_ns(free)) };
+        Decision::Deny(Denial::exhausted(free, retry_ns.max(debt_ns), reset_ns))
     }
 }
 

@@ -1,35 +1,14 @@
 //! The fixed window against a counter per window.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate_core::{Cost, FixedWindow, Limiter, Quota, Timestamp};
 
+use crate::agreement::agrees;
 use crate::answers::check_answer;
 use crate::history::{self, Kind, Walk, cost_of};
-
-/// A counter per window, with the debt that each window pays off.
-#[derive(Default)]
-struct Counters {
-    used: BTreeMap<u64, u128>,
-}
-
-impl Counters {
-    /// The units used in a window: its own, and what earlier ones left over.
-    fn used(&self, window: u64, limit: u64) -> u128 {
-        let (mut carried, mut last) = (0_u128, 0_u64);
-        for (&number, &used) in self.used.range(..=window) {
-            carried = carried.saturating_sub(u128::from(number - last) * u128::from(limit)) + used;
-            last = number;
-        }
-        carried.saturating_sub(u128::from(window - last) * u128::from(limit))
-    }
-
-    fn charge(&mut self, window: u64, units: u64) {
-        *self.used.entry(window).or_default() += u128::from(units);
-    }
-}
+use crate::models::Windows;
 
 fn windows() -> impl Strategy<Value = (Quota, FixedWindow)> {
     history::quotas(1 << 30)
@@ -45,44 +24,7 @@ proptest! {
         start in history::starts(),
         calls in history::all_calls(100),
     ) {
-        let limit = quota.units();
-        let limiter = Limiter::new(window);
-        let mut model = Counters::default();
-        let mut walk = Walk::new(start, quota.period());
-        let mut open: Option<(Timestamp, u64, u64)> = None;
-        let mut latest = 0;
-        for call in calls {
-            let now = walk.step(call.clock);
-            let cost = cost_of(call, limit);
-            // A stale time counts in the latest window that was charged.
-            let number = (now.as_nanos() / quota.period().as_nanos() as u64).max(latest);
-            match call.kind {
-                Kind::Decide => {
-                    let fits = model.used(number, limit) + u128::from(cost.units()) <= limit.into();
-                    let decision = limiter.decide(cost, now);
-                    walk.note(now, &decision);
-                    prop_assert_eq!(decision.is_allow(), fits);
-                    if fits && cost > Cost::ZERO {
-                        model.charge(number, cost.units());
-                        latest = number;
-                        open = Some((now, number, cost.units()));
-                    }
-                }
-                Kind::Refund(_) => if let Some((at, charged, units)) = open.take() {
-                    limiter.refund(Cost::new(units), at, now);
-                    let own = at.as_nanos() / quota.period().as_nanos() as u64;
-                    if charged == own && charged == latest {
-                        *model.used.get_mut(&charged).expect("charged") -= u128::from(units);
-                    }
-                },
-                Kind::Charge => {
-                    let units = cost.units() / 4;
-                    limiter.charge(Cost::new(units), now);
-                    model.charge(number, units);
-                    latest = number;
-                }
-            }
-        }
+        agrees(&Limiter::new(window), Windows::new(quota), quota, start, calls)?;
     }
 
     #[test]

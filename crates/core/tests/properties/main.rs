@@ -1,9 +1,12 @@
 //! Every algorithm against a plain, obviously right model, in both directions: never over its bound,
 //! never denied what the model with the stated slack would allow. One thread; time and costs random.
 
+#[path = "../models/mod.rs"]
+mod models;
+
+mod agreement;
 mod answers;
 mod history;
-mod timestamps;
 
 mod fixed_window;
 mod lesson;

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use tidegate_core::{AtomicU64, Cost, Decision, Limiter, Quota, SlidingWindowCounter, Timestamp};
 
+use crate::agreement::agrees;
 use crate::answers::check_answer;
 use crate::history::{self, Kind, Walk, cost_of};
-use crate::timestamps::Timestamps;
+use crate::models::{Epochs, Timestamps};
 
 fn counters() -> impl Strategy<Value = (Quota, SlidingWindowCounter)> {
     (history::quotas(1 << 30), 1..=SlidingWindowCounter::MAX_EPOCHS)
@@ -41,6 +42,15 @@ impl Counted {
 
 proptest! {
     #![proptest_config(history::cases(300))]
+
+    #[test]
+    fn agrees_with_a_count_per_epoch_step_for_step(
+        (quota, counter) in counters(),
+        start in history::starts(),
+        calls in history::all_calls(100),
+    ) {
+        agrees(&limiter(counter), Epochs::new(quota, counter.epochs()), quota, start, calls)?;
+    }
 
     #[test]
     fn never_over_in_any_window_and_denies_at_most_one_epoch_longer(

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowLog, Timestamp};
 
+use crate::agreement::{agrees, without_stale_times};
 use crate::answers::check_answer;
 use crate::history::{self, Clock, Kind, Walk, cost_of};
-use crate::timestamps::Timestamps;
+use crate::models::{Queue, Timestamps};
 
 fn limiter(quota: Quota) -> Limiter<SlidingWindowLog, Vec<AtomicU64>> {
     let ring = (0..=quota.units()).map(|_| AtomicU64::new(0)).collect();
@@ -121,51 +122,14 @@ proptest! {
     /// Debt is recorded at the earliest times at which it would have been admitted: the log goes on
     /// as if the units had queued.
     #[test]
-    fn debt_waits_in_line_as_if_it_had_queued(
+    fn agrees_with_a_queue_of_units_step_for_step(
         quota in history::quotas(60).prop_filter("years", |quota| quota.period().as_secs() < 1 << 20),
         start in 0_u64..1 << 61,
         calls in history::all_calls(80),
     ) {
-        let window_ns = quota.period().as_nanos() as u64;
-        let limiter = limiter(quota);
-        let mut times: Vec<u64> = Vec::new();
-        let mut walk = Walk::new(Timestamp::from_nanos(start), quota.period());
-        for call in calls {
-            let clock = match call.clock {
-                Clock::Stale(_) => Clock::Stall,
-                clock => clock,
-            };
-            let now = walk.step(clock).as_nanos();
-            let cost = cost_of(call, quota.units()).units();
-            // Unit n is admitted when unit n - limit has left the window, not before unit n - 1.
-            let due = |times: &[u64]| {
-                let oldest = times.len().checked_sub(quota.units() as usize);
-                let free_at = oldest.map_or(0, |oldest| times[oldest] + window_ns);
-                free_at.max(now)
-            };
-            match call.kind {
-                Kind::Refund(_) => {}
-                Kind::Decide => {
-                    let mut next = times.clone();
-                    for _ in 0..cost {
-                        next.push(due(&next).max(next.last().copied().unwrap_or(0)));
-                    }
-                    let fits = cost <= quota.units() && next.last().is_none_or(|last| *last <= now);
-                    let decision = limiter.decide(Cost::new(cost), Timestamp::from_nanos(now));
-                    walk.note(Timestamp::from_nanos(now), &decision);
-                    prop_assert_eq!(decision.is_allow(), fits);
-                    if fits {
-                        times = next;
-                    }
-                }
-                Kind::Charge => {
-                    limiter.charge(Cost::new(cost), Timestamp::from_nanos(now));
-                    for _ in 0..cost {
-                        times.push(due(&times).max(times.last().copied().unwrap_or(0)));
-                    }
-                }
-            }
-        }
+        let start = Timestamp::from_nanos(start);
+        let calls = without_stale_times(calls);
+        agrees(&limiter(quota), Queue::new(quota), quota, start, calls)?;
     }
 }
 

@@ -1,44 +1,14 @@
 //! The token bucket against the bucket in exact rational arithmetic.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use tidegate_core::{Cost, Decision, Limiter, Quota, Timestamp, TokenBucket};
 
+use crate::agreement::agrees;
 use crate::answers::check_answer;
 use crate::history::{self, Kind, Walk, cost_of};
-
-/// The exact bucket. Times are in ns x units, so that a unit takes `period` of them.
-struct Exact {
-    units: u128,
-    period: u128,
-    burst: u128,
-    full_at: u128,
-}
-
-impl Exact {
-    fn new(quota: Quota, burst: u64) -> Self {
-        Self {
-            units: quota.units().into(),
-            period: quota.period().as_nanos(),
-            burst: burst.into(),
-            full_at: 0,
-        }
-    }
-
-    /// Whether the cost fits at `now`, moved by so many nanoseconds.
-    fn fits(&self, cost: u64, now_ns: u64, moved_ns: i128) -> bool {
-        let now = (i128::from(now_ns) + moved_ns).max(0) as u128 * self.units;
-        let ahead = self.full_at.saturating_sub(now);
-        ahead + u128::from(cost) * self.period <= self.burst * self.period
-    }
-
-    fn charge(&mut self, cost: u64, now_ns: u64) {
-        if cost == 0 {
-            return;
-        }
-        let now = u128::from(now_ns) * self.units;
-        self.full_at = self.full_at.max(now) + u128::from(cost) * self.period;
-    }
-}
+use crate::models::{ExactBucket, Model};
 
 fn buckets() -> impl Strategy<Value = (Quota, u64)> {
     (history::quotas(1 << 40), 0.01..2.0_f64).prop_filter_map("burst", |(quota, share)| {
@@ -65,7 +35,7 @@ proptest! {
         let bucket = TokenBucket::new(quota).unwrap().with_burst(burst).unwrap();
         let (early, late) = if is_exact(quota) { (0, 0) } else { (1, -2) };
         let limiter = Limiter::new(bucket);
-        let mut exact = Exact::new(quota, burst);
+        let mut exact = ExactBucket::new(quota, burst);
         let mut walk = Walk::new(start, quota.period());
         for call in calls {
             let now = walk.step(call.clock);
@@ -74,14 +44,31 @@ proptest! {
             walk.note(now, &decision);
             match decision {
                 Decision::Allow(_) => {
-                    prop_assert!(exact.fits(cost.units(), now.as_nanos(), early), "too much");
-                    exact.charge(cost.units(), now.as_nanos());
+                    prop_assert!(exact.fits_around(cost, now, early), "too much");
+                    if cost > Cost::ZERO {
+                        exact.charge(cost, now);
+                    }
                 }
                 Decision::Deny(_) => prop_assert!(
-                    !exact.fits(cost.units(), now.as_nanos(), late),
+                    !exact.fits_around(cost, now, late),
                     "denied what fits"
                 ),
             }
+        }
+    }
+
+    /// With debt and refunds, where a unit takes whole nanoseconds.
+    #[test]
+    fn agrees_with_the_exact_bucket_step_for_step(
+        (quota, burst) in buckets(),
+        start in history::starts(),
+        calls in history::all_calls(100),
+    ) {
+        let per_unit = Duration::from_nanos(quota.period().as_nanos() as u64 / quota.units());
+        let quota = Quota::new(1, per_unit).unwrap();
+        if let Ok(bucket) = TokenBucket::new(quota).unwrap().with_burst(burst) {
+            let capacity = Quota::new(burst, quota.period()).unwrap();
+            agrees(&Limiter::new(bucket), ExactBucket::new(quota, burst), capacity, start, calls)?;
         }
     }
 

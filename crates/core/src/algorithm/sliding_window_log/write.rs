@@ -31,7 +31,11 @@ impl SlidingWindowLog {
         units: u64,
         now: Timestamp,
     ) -> Result<Timestamp, Held> {
-        let mut newest = self.not_before(ring, head, now);
+        let newest = self.newest(ring, head);
+        if Self::debt_ns(newest, now) > 0 {
+            return Err(Held { offset: 0 });
+        }
+        let mut newest = self.not_before(ring, newest, now);
         for offset in 0..units {
             let position = self.layout.after(head.position, offset);
             newest = self.begin_entry(ring, position, newest, now).ok_or(Held { offset })?;
@@ -42,9 +46,13 @@ impl SlidingWindowLog {
     /// The time to record for an admission at `now`: no earlier than what is recorded already, and
     /// than what counts.
     #[inline]
-    fn not_before(&self, ring: &[AtomicU64], head: Head, now: Timestamp) -> Timestamp {
-        let newest = self.newest(ring, head).map_or(now, |(time, _)| time);
-        now.max(newest).max(self.since(ring))
+    fn not_before(
+        &self,
+        ring: &[AtomicU64],
+        newest: Option<(Timestamp, bool)>,
+        now: Timestamp,
+    ) -> Timestamp {
+        now.max(newest.map_or(now, |(time, _)| time)).max(self.since(ring))
     }
 
     /// Makes the entry one of this lap, at `time` or later; `None` when it holds.
@@ -93,7 +101,7 @@ impl SlidingWindowLog {
         units: u64,
         now: Timestamp,
     ) -> Timestamp {
-        let mut newest = self.not_before(ring, head, now);
+        let mut newest = self.not_before(ring, self.newest(ring, head), now);
         for offset in 0..units {
             let position = self.layout.after(head.position, offset);
             newest = newest.max(self.begin_or_postpone(ring, position, newest, now));
@@ -139,8 +147,8 @@ impl SlidingWindowLog {
         self.layout.word(self.layout.after(head.position, units), last)
     }
 
-    /// Takes back `units` charged at `charged_at`: the newest, when they were charged just then, else
-    /// the oldest.
+    /// Takes back `units` charged at `charged_at`: those of debt first, then the newest, when they were
+    /// charged just then, else the oldest.
     pub(super) fn take_back<C: Cell>(
         &self,
         cell: &C,
@@ -152,6 +160,15 @@ impl SlidingWindowLog {
         let mut left = units.min(self.limit);
         while left > 0 && now.nanos_since(charged_at) < self.window_ns {
             let head = self.layout.head(word);
+            if Self::debt_ns(self.newest(cell.ring(), head), now) > 0 {
+                let before = self.without_last_debt(head);
+                match cell.swap(word, before) {
+                    Swap::Done => (left, word) = (left - 1, before),
+                    Swap::Changed(current) => word = current,
+                    Swap::Gone => return None,
+                }
+                continue;
+            }
             if let Some(before) = self.step_back(cell.ring(), head, left, charged_at) {
                 match cell.swap(word, before) {
                     Swap::Done => return Some(()),
@@ -168,6 +185,12 @@ impl SlidingWindowLog {
             word = cell.load()?;
         }
         Some(())
+    }
+
+    /// The head before the last unit of debt. Behind it, that unit's entry holds for as long as the one
+    /// that it was written over.
+    fn without_last_debt(&self, head: Head) -> u64 {
+        self.layout.word(self.layout.before(head.position, 1), self.layout.last(head))
     }
 
     /// The head before the last `units`, if all of them were recorded at `charged_at`. Behind the
@@ -212,12 +235,15 @@ impl SlidingWindowLog {
             return Some(Vacated::Moved);
         }
         let begun = entry.parity() == self.layout.parity(position);
-        if begun || entry.time().is_none() {
-            return Some(Vacated::None);
-        }
+        let vacated = match (entry.time(), begun, entry.is_postponed()) {
+            (None, _, _) | (_, true, false) => return Some(Vacated::Moved), // free by now
+            // Debt that was taken back, or whose head is about to go in: now it need not wait.
+            (_, true, true) => Entry::new(now, false, entry.parity()),
+            (_, false, _) => entry.vacated(),
+        };
         let swap = self.entry(cell.ring(), position).compare_exchange(
             entry.0,
-            entry.vacated().0,
+            vacated.0,
             Ordering::AcqRel,
             Ordering::Acquire,
         );

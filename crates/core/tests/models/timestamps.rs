@@ -3,7 +3,7 @@
 use tidegate_core::Timestamp;
 
 /// The obviously right sliding window: every admitted unit with its time, summed up each time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Timestamps(pub Vec<(Timestamp, u64)>);
 
 impl Timestamps {
