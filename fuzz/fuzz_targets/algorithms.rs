@@ -1,11 +1,15 @@
-//! Any calls on each algorithm, alone: its bound holds against the list of what was admitted, and
-//! `retry-after`, `reset` and `remaining` are true.
+//! Any calls on each algorithm, alone: it decides as its plain model does, and `retry-after`, `reset`
+//! and `remaining` are true.
 #![no_main]
+
+#[path = "../../crates/core/tests/models/mod.rs"]
+mod models;
 
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use models::{Epochs, ExactBucket, Model, Queue, Windows};
 use tidegate_core::{
     AtomicU64, Cost, FixedWindow, Limiter, Protocol, Quota, Retry, SlidingWindowCounter,
     SlidingWindowLog, Timestamp, TokenBucket,
@@ -41,70 +45,75 @@ fuzz_target!(|input: Input| {
     let period_ns = u64::from(input.period).max(units);
     let quota = Quota::new(units, Duration::from_nanos(period_ns)).expect("in range");
     match input.algorithm {
-        Algorithm::TokenBucket => run(TokenBucket::new(quota).expect("in range"), &input, quota),
+        Algorithm::TokenBucket => {
+            let bucket = TokenBucket::new(quota).expect("in range");
+            // The bucket is exact where a unit takes whole or half nanoseconds.
+            let model = ExactBucket::new(quota, units);
+            run(bucket, model, (2 * period_ns).is_multiple_of(units), &input, quota);
+        }
         Algorithm::FixedWindow => {
             if let Ok(window) = FixedWindow::new(quota) {
-                run(window, &input, quota);
+                run(window, Windows::new(quota), true, &input, quota);
             }
         }
         Algorithm::SlidingWindowCounter { epochs } => {
             if let Ok(counter) = SlidingWindowCounter::new(quota, usize::from(epochs)) {
-                run(counter, &input, quota);
+                run(counter, Epochs::new(quota, epochs.into()), true, &input, quota);
             }
         }
         Algorithm::SlidingWindowLog => {
-            run(SlidingWindowLog::new(quota).expect("in range"), &input, quota)
+            // After a refund, a stale time is told less than there is.
+            let is_exact = !input.calls.iter().any(|call| matches!(call, Call::Stale { .. }));
+            let log = SlidingWindowLog::new(quota).expect("in range");
+            run(log, Queue::new(quota), is_exact, &input, quota);
         }
     }
 });
 
-fn run<P: Protocol>(protocol: P, input: &Input, quota: Quota) {
+fn run<P: Protocol>(protocol: P, mut model: impl Model, exact: bool, input: &Input, quota: Quota) {
     let ring: Vec<_> = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
-    let sliding = matches!(
-        input.algorithm,
-        Algorithm::SlidingWindowCounter { .. } | Algorithm::SlidingWindowLog
-    );
     let limiter = Limiter::with_ring(protocol, ring);
     let mut now = Timestamp::from_nanos(input.start >> 3); // well before the end of time
-    let mut kept: Vec<(Timestamp, u64)> = Vec::new();
-    let (mut stale, mut forced) = (false, false);
-    for call in &input.calls {
+    let mut last: Option<(Timestamp, Cost)> = None;
+    let mut stale = false;
+    // A quarter of a thousand units each, so the counts stop before the end of their fields.
+    for call in input.calls.iter().take(200) {
+        let mut decide = |cost: Cost, now: Timestamp, stale: bool| {
+            let decision = limiter.decide(cost, now);
+            if exact {
+                assert_eq!(decision.is_allow(), model.decide(cost, now), "{cost:?} at {now:?}");
+                assert_eq!(decision.remaining(), model.remaining(now));
+            }
+            if !stale {
+                check(&limiter, &decision, cost, now, quota.units());
+            }
+            if decision.is_allow() {
+                last = Some((now, cost));
+            }
+        };
         match *call {
             Call::Decide { step, cost } => {
                 now = now + Duration::from_nanos(step.into());
-                let decision = limiter.decide(Cost::new(cost.into()), now);
-                if decision.is_allow() {
-                    kept.push((now, cost.into()));
-                }
-                if !stale {
-                    check(&limiter, &decision, Cost::new(cost.into()), now, quota.units());
-                }
+                decide(Cost::new(cost.into()), now, stale);
             }
             Call::Stale { back, cost } => {
                 stale = true;
                 let behind = Timestamp::from_nanos(now.as_nanos().saturating_sub(back.into()));
-                let _ = limiter.decide(Cost::new(cost.into()), behind);
+                decide(Cost::new(cost.into()), behind, stale);
             }
             Call::Refund { step, part } => {
                 now = now + Duration::from_nanos(step.into());
-                if let Some((at, units)) = kept.last_mut() {
-                    let refund = (*units).min(part.into());
-                    limiter.refund(Cost::new(refund), *at, now);
-                    *units -= refund;
+                if let Some((at, units)) = last.take() {
+                    let refund = units.min(Cost::new(part.into()));
+                    limiter.refund(refund, at, now);
+                    model.refund(refund, at, now);
                 }
             }
             Call::Charge { step, cost } => {
-                forced |= cost > 0;
                 now = now + Duration::from_nanos(step.into());
-                limiter.charge(Cost::new(cost.into()), now);
-            }
-        }
-        if sliding && !forced {
-            let period = quota.period();
-            for (from, _) in &kept {
-                let inside = kept.iter().filter(|(at, _)| at >= from && at.since(*from) < period);
-                let sum: u64 = inside.map(|(_, units)| units).sum();
-                assert!(sum <= quota.units(), "{sum} of {}", quota.units());
+                let cost = Cost::new(u64::from(cost).min(quota.units()));
+                limiter.charge(cost, now);
+                model.charge(cost, now);
             }
         }
     }

@@ -24,7 +24,7 @@
 //! It has no clock, does not hash keys, does not wait, and knows nothing of requests. For those, see
 //! the `tidegate` crate.
 
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(any(test, loom, shuttle)), no_std)]
 #![forbid(unsafe_code)]
 
 mod cost;
@@ -56,6 +56,6 @@ pub use sync::AtomicU64;
 pub use table::{Borrowed, Line, Storage, Table, TableError, Tally, WhenFull};
 pub use time::Timestamp;
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 #[doc(hidden)]
 pub use sync::model;

@@ -1,9 +1,9 @@
 //! [`Limiter`]: one limit, one state.
 
 use crate::protocol::{Cell, Protocol, Swap};
-use crate::sync::{AtomicU64, Ordering, const_unless_loom};
+use crate::sync::{AtomicU64, Ordering, const_unless_model};
 use crate::{Algorithm, Cost, Decision, Timestamp};
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 use crate::{SlidingWindowCounter, SlidingWindowLog};
 
 /// One limit with its one state, for as many threads as like: "this process makes at most 50 calls a
@@ -34,7 +34,7 @@ pub struct Limiter<P, R = [AtomicU64; 0]> {
 }
 
 impl<A: Algorithm> Limiter<A> {
-    const_unless_loom! {
+    const_unless_model! {
         /// A fresh limiter for an algorithm of one word.
         #[must_use]
         pub fn new(algorithm: A) -> Self {
@@ -43,7 +43,7 @@ impl<A: Algorithm> Limiter<A> {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl<const WORDS: usize> Limiter<SlidingWindowCounter, [AtomicU64; WORDS]> {
     /// A fresh sliding window counter; `WORDS` is the number of epochs plus one.
     ///
@@ -60,7 +60,7 @@ impl<const WORDS: usize> Limiter<SlidingWindowCounter, [AtomicU64; WORDS]> {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl<const WORDS: usize> Limiter<SlidingWindowLog, [AtomicU64; WORDS]> {
     /// A fresh sliding window log; `WORDS` is its limit plus one.
     ///

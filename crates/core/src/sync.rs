@@ -1,26 +1,25 @@
-//! The one place that picks the atomics: portable ones, or loom's under `cfg(loom)`.
+//! The one place that picks the atomics: portable ones, or those of a scheduler of models, loom or
+//! shuttle, under `cfg(loom)` and `cfg(shuttle)`.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub use portable_atomic::AtomicU64;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use portable_atomic::{AtomicU128, Ordering, fence};
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub mod model;
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{Ordering, fence};
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub use model::AtomicU64;
-#[cfg(loom)]
-pub(crate) use model::AtomicU128;
+#[cfg(any(loom, shuttle))]
+pub(crate) use model::{AtomicU128, Ordering, fence};
 
-/// `const fn` but for loom, whose atomics cannot be made in a constant.
-macro_rules! const_unless_loom {
+/// `const fn` but for models, whose atomics cannot be made in a constant.
+macro_rules! const_unless_model {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         $(#[$meta])* $vis const fn $($rest)*
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         $(#[$meta])* $vis fn $($rest)*
     };
 }
-pub(crate) use const_unless_loom;
+pub(crate) use const_unless_model;

@@ -112,8 +112,11 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     pub fn peek(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
         let set = self.set(key);
         loop {
-            let Found::Live(slot) = set.find() else {
-                return self.peek_absent(&set, cost, now);
+            let slot = match set.find() {
+                Found::Live(slot) => slot,
+                // Its charge takes effect when it is live; so far, the key is new and has a slot.
+                Found::Tentative(_) => return self.peek_new(cost, now),
+                Found::Absent => return self.peek_absent(&set, cost, now),
             };
             let cell = self.cell(&set, slot);
             if let Some(decision) = self.protocol.peek(&cell, slot.word(), cost, now) {
@@ -206,20 +209,28 @@ impl<P: Protocol, S: Storage> Table<P, S> {
 
     /// The answer for a key that has no slot.
     fn peek_absent(&self, set: &Set<'_>, cost: Cost, now: Timestamp) -> Decision {
-        match self.protocol.enter(0, cost, now) {
-            Entry::Deny(denial) => Decision::Deny(denial),
-            Entry::Admit { allowance, .. } => match self.full(set, now) {
-                Some(denial) if self.when_full == WhenFull::Deny => Decision::Deny(denial),
-                _ => Decision::Allow(allowance),
+        match self.full(set, now) {
+            Some(denial) if self.when_full == WhenFull::Deny => match self.peek_new(cost, now) {
+                Decision::Allow(_) => Decision::Deny(denial),
+                denied @ Decision::Deny(_) => denied,
             },
+            _ => self.peek_new(cost, now),
         }
     }
 
-    /// The denial for a new key when no slot of its set is free.
+    /// The answer for a key that is new, where there is a slot for it.
+    fn peek_new(&self, cost: Cost, now: Timestamp) -> Decision {
+        match self.protocol.enter(0, cost, now) {
+            Entry::Deny(denial) => Decision::Deny(denial),
+            Entry::Admit { allowance, .. } => Decision::Allow(allowance),
+        }
+    }
+
+    /// The denial for a new key when no slot of its set is free, or may be given up soon.
     #[cold]
     fn full(&self, set: &Set<'_>, now: Timestamp) -> Option<Denial> {
         match set.place(&self.protocol, now) {
-            set::Place::Free(_) => None,
+            set::Place::Free(_) | set::Place::Full { claim: Some(_), .. } => None,
             set::Place::Full { nearest, .. } => Some(self.table_full(nearest, now)),
         }
     }

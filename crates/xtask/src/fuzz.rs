@@ -42,9 +42,14 @@ fn targets() -> Result<Vec<String>, Failure> {
     Ok(targets)
 }
 
+/// Starts from the seeds that are kept, and what this machine has found itself before. Failures stay in
+/// `fuzz/artifacts`.
 fn fuzz(target: &str, seconds: u32) -> Result<(), Failure> {
+    let found = format!("fuzz/corpus/{target}");
+    std::fs::create_dir_all(root().join(&found))
+        .map_err(|error| Failure::new(format!("cannot make {found}: {error}")))?;
     run(&format!(
-        "cargo +nightly fuzz run {target} -- -max_total_time={seconds} -rss_limit_mb=4096 \
-         -print_final_stats=0 -verbosity=0"
+        "cargo +nightly fuzz run {target} {found} fuzz/seeds/{target} -- \
+         -max_total_time={seconds} -rss_limit_mb=4096 -print_final_stats=0 -verbosity=0"
     ))
 }

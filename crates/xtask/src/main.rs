@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask test` and the others, so that nobody needs to remember them.
 
 mod fuzz;
+mod planted;
 mod run;
 mod test;
 
@@ -32,11 +33,17 @@ enum Chore {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Plants known bugs in a copy of the core, one at a time, and counts those that are caught.
+    Planted {
+        /// Only those whose reason or file contains this [default: all, about half an hour]
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test { only } => test::all(&only),
+        Chore::Planted { only } => planted::plant_all(only.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::long(target.as_deref(), seconds),
     };
     match done {

@@ -59,10 +59,16 @@ fn tests() -> Result<(), Failure> {
     run("cargo run --quiet -p tidegate-core --example custom_algorithm")
 }
 
-/// loom explores every interleaving of the models, up to its bounds.
+/// loom explores every interleaving of the models, up to its bounds; shuttle runs longer histories on
+/// random schedules.
 fn models() -> Result<(), Failure> {
     let loom = [("RUSTFLAGS", "--cfg loom")];
-    run_with("cargo test --release -p tidegate-core --test loom --target-dir target/loom", &loom)
+    run_with("cargo test --release -p tidegate-core --test loom --target-dir target/loom", &loom)?;
+    let shuttle = [("RUSTFLAGS", "--cfg shuttle"), ("SHUTTLE_SILENCE_ORDERING_WARNING", "1")];
+    run_with(
+        "cargo test --release -p tidegate-core --test histories --target-dir target/shuttle",
+        &shuttle,
+    )
 }
 
 /// The core links and runs without std, allocator and libc.

@@ -187,9 +187,9 @@ impl SlidingWindowLog {
             return Some((time, entry.is_postponed()));
         }
         // Begun anew by a cost as large as the limit: over a unit that was free by then, or that held
-        // until the time that is written.
+        // until the time that is written, and may have been put off itself.
         let held = Timestamp::from_nanos(time.as_nanos().saturating_sub(self.window_ns));
-        entry.is_postponed().then_some((held, false))
+        entry.is_postponed().then_some((held, true))
     }
 
     /// How long after `now` the last unit of debt is admitted; zero when there is none.

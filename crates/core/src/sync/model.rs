@@ -1,10 +1,16 @@
-//! Atomics for models: loom's, 128 bits squeezed into 64, and threads that stop for ever.
+//! Atomics for models: a scheduler's, 128 bits squeezed into 64, and threads that stop for ever.
 
 use std::cell::Cell;
 
-use loom::sync::atomic::{self, Ordering};
+#[cfg(loom)]
+use loom as scheduler;
+#[cfg(shuttle)]
+use shuttle as scheduler;
 
-loom::thread_local! {
+use scheduler::sync::atomic;
+pub(crate) use scheduler::sync::atomic::{Ordering, fence};
+
+scheduler::thread_local! {
     static FUEL: Cell<Option<usize>> = Cell::new(None);
 }
 
@@ -40,6 +46,12 @@ impl AtomicU64 {
     pub fn load(&self, order: Ordering) -> u64 {
         spend();
         self.0.load(order)
+    }
+
+    /// As in `core`. Nothing here stores; tests plant bugs with it.
+    pub fn store(&self, value: u64, order: Ordering) {
+        spend();
+        self.0.store(value, order);
     }
 
     /// As in `core`.

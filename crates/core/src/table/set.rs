@@ -113,13 +113,15 @@ impl<'a> Set<'a> {
     /// Looks for the key's slot, no further than to the first that was never used. A key lies before
     /// it: whoever placed the key took the first slot that was free, and a slot that is unused now was
     /// free then.
+    ///
+    /// A live slot counts before a tentative one, which may be about to be given up for it.
     #[inline(always)]
     pub(super) fn find(&self) -> Found {
         for line in (self.home..self.lines.len()).chain(0..self.home) {
             for (slot, head) in self.lines[line].slots().iter().map(slot::load).enumerate() {
                 if head.fingerprint() == self.fingerprint && !head.is_empty() {
                     let seen = Seen { index: line * SLOTS + slot, head };
-                    return if head.is_live() { Found::Live(seen) } else { Found::Tentative(seen) };
+                    return if head.is_live() { Found::Live(seen) } else { self.find_live(seen) };
                 }
                 if head.is_unused() {
                     return Found::Absent;
@@ -127,6 +129,14 @@ impl<'a> Set<'a> {
             }
         }
         Found::Absent
+    }
+
+    /// The key's live slot, if there is one besides the tentative one.
+    #[cold]
+    fn find_live(&self, tentative: Seen) -> Found {
+        let mut reached = self.seen().take_while(|seen| !seen.head.is_unused());
+        let live = |seen: &Seen| seen.head.is_live() && seen.head.fingerprint() == self.fingerprint;
+        reached.find(live).map_or(Found::Tentative(tentative), Found::Live)
     }
 
     /// Looks for a slot for a new key: the first that is free.

@@ -28,7 +28,7 @@ pub(super) const SLOTS: usize = 2;
 #[repr(align(64))]
 pub struct Line([AtomicU128; SLOTS]);
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Line>() == 64);
 
 impl Line {
@@ -36,14 +36,14 @@ impl Line {
     pub const SLOTS: usize = SLOTS;
 
     /// A line of empty slots.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     #[must_use]
     pub const fn new() -> Self {
         Self([const { AtomicU128::new(0) }; SLOTS])
     }
 
     /// A line of empty slots.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     #[must_use]
     pub fn new() -> Self {
         Self(std::array::from_fn(|_| AtomicU128::new(0)))
@@ -217,5 +217,24 @@ impl Cell for SlotCell<'_> {
     #[inline]
     fn ring(&self) -> &[AtomicU64] {
         self.ring
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_shows_every_version_before_one_comes_back() {
+        let mut head = Head { tag: 0, word: 0 };
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..65_535 {
+            head = head.claimed(fingerprint(Key::from_hash(1)), 0, false);
+            assert!(!head.is_unused());
+            assert!(seen.insert(head.tag & VERSION));
+            assert_eq!(head.confirmed().tag & VERSION, head.tag & VERSION);
+        }
+        assert!(!seen.contains(&0), "0 is for slots that were never used");
+        assert!(seen.contains(&(head.given_up().tag & VERSION)), "all were seen");
     }
 }

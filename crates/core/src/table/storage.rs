@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::slot::{Line, SLOTS};
-use crate::sync::{AtomicU64, Ordering, const_unless_loom};
+use crate::sync::{AtomicU64, Ordering, const_unless_model};
 
 /// The memory of a [`Table`](crate::Table): on the stack, the heap, or shared between processes.
 pub trait Storage {
@@ -58,7 +58,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    const_unless_loom! {
+    const_unless_model! {
         /// Counters at zero.
         #[must_use]
         pub fn new() -> Self {

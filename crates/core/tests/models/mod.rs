@@ -1,6 +1,6 @@
 //! The plain models: each limit as a reader of its documentation would write it down, with no thought
 //! of threads, words or speed.
-#![allow(dead_code, reason = "each test uses some")]
+#![allow(dead_code, unused_imports, reason = "each test uses some")]
 
 mod epochs;
 mod exact_bucket;
