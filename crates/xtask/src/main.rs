@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask test` and the others, so that nobody needs to remember them.
 
 mod fuzz;
+mod mutants;
 mod planted;
 mod run;
 mod test;
@@ -33,6 +34,11 @@ enum Chore {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Changes the core at random, one place at a time, and lists the changes that no test notices.
+    Mutants {
+        /// One part of so many, such as `0/8` [default: all, about three hours]
+        shard: Option<String>,
+    },
     /// Plants known bugs in a copy of the core, one at a time, and counts those that are caught.
     Planted {
         /// Only those whose reason or file contains this [default: all, about half an hour]
@@ -43,6 +49,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test { only } => test::all(&only),
+        Chore::Mutants { shard } => mutants::all(shard.as_deref()),
         Chore::Planted { only } => planted::plant_all(only.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::long(target.as_deref(), seconds),
     };

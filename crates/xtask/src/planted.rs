@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,10 +47,15 @@ pub(crate) fn plant_all(only: Option<&str>) -> Result<(), Failure> {
     let bugs: Vec<_> = bugs.iter().filter(chosen).collect();
     let copy = root().join("target/planted");
     let (mut survivors, start) = (Vec::new(), Instant::now());
+    copy_tree(&copy)?;
+    if let Some(suite) = caught_by(&copy)? {
+        return Err(Failure::new(format!("{suite} fail with no bug planted; mend that first")));
+    }
     for (index, bug) in bugs.iter().enumerate() {
-        copy_tree(&copy)?;
-        plant(bug, &copy)?;
-        let caught = caught_by(&copy)?;
+        let (file, sound) = plant(bug, &copy)?;
+        let caught = caught_by(&copy);
+        write(&file, &sound)?;
+        let caught = caught?;
         let by = caught.unwrap_or("NOT CAUGHT");
         let minutes = start.elapsed().as_secs() / 60;
         println!(
@@ -68,7 +73,8 @@ pub(crate) fn plant_all(only: Option<&str>) -> Result<(), Failure> {
     if survivors.is_empty() { Ok(()) } else { Err(Failure::new("some bugs are not caught")) }
 }
 
-/// The workspace's files as git knows them, afresh; what was built there before stays.
+/// The workspace's files as git knows them, afresh; what was built there before stays. Copied once, so
+/// that whoever works on while this runs does not disturb it.
 fn copy_tree(copy: &Path) -> Result<(), Failure> {
     let listed = command(
         "git ls-files --cached --others --exclude-standard -- Cargo.toml Cargo.lock crates benches",
@@ -90,7 +96,8 @@ fn copy_tree(copy: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn plant(bug: &Bug, copy: &Path) -> Result<(), Failure> {
+/// Plants the bug, and gives the file with its sound text.
+fn plant(bug: &Bug, copy: &Path) -> Result<(PathBuf, String), Failure> {
     let path = copy.join("crates/core").join(&bug.file);
     let text = read(&path)?;
     if text.matches(&bug.from).count() != 1 {
@@ -99,7 +106,12 @@ fn plant(bug: &Bug, copy: &Path) -> Result<(), Failure> {
             bug.why, bug.file
         )));
     }
-    fs::write(&path, text.replacen(&bug.from, &bug.to, 1))
+    write(&path, &text.replacen(&bug.from, &bug.to, 1))?;
+    Ok((path, text))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text)
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
 }
 

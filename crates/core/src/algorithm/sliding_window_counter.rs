@@ -206,7 +206,11 @@ impl SlidingWindowCounter {
         } else if survey.sum > room {
             let retry_ns = survey.retry_at.saturating_sub(now.as_nanos());
             Decision::Deny(Denial::exhausted(remaining, retry_ns, reset_ns))
+        } else if cost == 0 {
+            Decision::Allow(Allowance::new(remaining, reset_ns))
         } else {
+            let charged = self.epoch_at(head, now).max(head.epoch + u64::from(head.sealed));
+            let reset_ns = self.expiry_of(charged) - now.as_nanos();
             Decision::Allow(Allowance::new(remaining - cost, reset_ns))
         }
     }

@@ -225,6 +225,8 @@ impl SlidingWindowLog {
             return Decision::Deny(Denial::oversized(free, reset_ns));
         }
         if cost <= free && debt_ns == 0 {
+            let charged = newest.map_or(now, |(time, _)| time.max(now));
+            let reset_ns = if cost == 0 { reset_ns } else { self.reset_ns(Some(charged), now) };
             return Decision::Allow(Allowance::new(free - cost, reset_ns));
         }
         let wait_ns = |offset| self.wait_at(ring, head, offset, now);

@@ -158,3 +158,57 @@ impl<'a> Set<'a> {
         Place::Full { claim, nearest: nearest.map(|(_, seen)| seen) }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::protocol::{Cell, Swap};
+    use crate::sync::AtomicU64;
+    use crate::{Borrowed, Cost, Quota, SlidingWindowCounter, Table, Tally, WhenFull};
+
+    /// A cell whose thread stops after one swap.
+    struct StopsAfterOne<'a>(slot::SlotCell<'a>, core::cell::Cell<bool>);
+
+    impl Cell for StopsAfterOne<'_> {
+        fn load(&self) -> Option<u64> {
+            self.0.load()
+        }
+
+        fn swap(&self, from: u64, to: u64) -> Swap {
+            if self.1.replace(true) { Swap::Gone } else { self.0.swap(from, to) }
+        }
+
+        fn ring(&self) -> &[AtomicU64] {
+            self.0.ring()
+        }
+    }
+
+    #[test]
+    fn a_slot_in_the_middle_of_a_turn_is_not_taken_over() {
+        let counter = SlidingWindowCounter::new(Quota::per_second(2), 2).unwrap();
+        let lines = [Line::new()];
+        let ring: std::vec::Vec<_> =
+            (0..SLOTS * counter.ring_words()).map(|_| AtomicU64::new(0)).collect();
+        let tally = Tally::new();
+        let table = Table::new(counter, Borrowed::new(&lines, &ring, &tally)).unwrap();
+        let table = table.with_when_full(WhenFull::TakeOver);
+        let at = |ms: u64| Timestamp::from_nanos(10_000_000_000 + ms * 1_000_000);
+        let key = |index| Key::from_hash(index + 1);
+        // The first key is the nearest to idle.
+        for index in 0..SLOTS as u64 {
+            let now = at(if index == 0 { 0 } else { 500 });
+            assert!(table.decide(key(index), Cost::ONE, now).is_allow());
+        }
+        let set = Set::of(&lines, key(0));
+        let Found::Live(seen) = set.find() else { panic!("the first key is live") };
+        let words = &ring[seen.index * counter.ring_words()..][..counter.ring_words()];
+        let cell = slot::SlotCell::new(set.slot(seen.index), seen.head.tag, words);
+        let stops = StopsAfterOne(cell, core::cell::Cell::new(false));
+        assert!(counter.decide(&stops, seen.word(), Cost::ONE, at(600)).is_none());
+
+        assert!(table.decide(key(9), Cost::ONE, at(600)).is_allow());
+        assert_eq!(tally.taken_over(), 1);
+        let whole = table.decide(key(0), Cost::new(2), at(600));
+        assert!(!whole.is_allow(), "the first key lost its slot");
+    }
+}

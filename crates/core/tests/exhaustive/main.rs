@@ -78,6 +78,8 @@ fn agrees<P: Protocol>(
                 let fits = model.decide(Cost::new(units), now);
                 assert_eq!(decision.is_allow(), fits, "{call:?} at {now:?} after {before:?}");
                 assert_eq!(decision.remaining(), model.remaining(now), "{call:?} at {now:?}");
+                let foreseen = before.peek(protocol, Cost::new(units), now);
+                assert_eq!(foreseen, decision, "a peek tells what a decision would");
                 if !fits {
                     assert_eq!(before.words(), after.words(), "a denial writes nothing");
                 }

@@ -18,6 +18,11 @@ pub fn check_answer<P: Protocol, R: AsRef<[AtomicU64]>>(
     let fits = |units: u64, at: Timestamp| limiter.peek(Cost::new(units), at).is_allow();
     let remaining = decision.remaining();
     prop_assert!(remaining <= capacity);
+    let of_parts = match decision {
+        Decision::Allow(allowance) => (allowance.remaining(), allowance.reset_after()),
+        Decision::Deny(denial) => (denial.remaining(), denial.reset_after()),
+    };
+    prop_assert_eq!(of_parts, (remaining, decision.reset_after()));
     if remaining > 0 {
         prop_assert!(fits(remaining, now), "{remaining} remaining do not fit");
     }

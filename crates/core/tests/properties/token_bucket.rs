@@ -172,6 +172,31 @@ fn a_rate_that_does_not_divide_a_nanosecond_does_not_drift() {
 }
 
 #[test]
+fn refunds_at_any_phase_of_a_tick_gain_nothing() {
+    let quota = Quota::new(3, Duration::from_nanos(7)).unwrap();
+    let burst = 10_000;
+    for phase in 0..7 {
+        for wait in 1..14 {
+            let bucket = TokenBucket::new(quota).unwrap().with_burst(burst).unwrap();
+            let (limiter, mut exact) = (Limiter::new(bucket), ExactBucket::new(quota, burst));
+            let mut now = Timestamp::from_nanos(1_000_000 * 7 + phase);
+            assert!(limiter.decide(Cost::new(burst), now).is_allow());
+            exact.charge(Cost::new(burst), now);
+            for _ in 0..50 {
+                let later = now + Duration::from_nanos(wait);
+                limiter.charge(Cost::new(10), now);
+                exact.charge(Cost::new(10), now);
+                limiter.refund(Cost::new(10), now, later);
+                exact.refund(Cost::new(10), now, later);
+                now = now + Duration::from_nanos(21);
+            }
+            let left = Cost::new(limiter.peek(Cost::ZERO, now).remaining());
+            assert!(exact.fits_around(left, now, 1), "{phase} {wait}: {left:?}");
+        }
+    }
+}
+
+#[test]
 fn a_new_bucket_holds_its_burst_and_not_one_more() {
     let bucket = TokenBucket::new(Quota::per_second(10)).unwrap().with_burst(3).unwrap();
     for now in [Timestamp::ZERO, Timestamp::from_secs(5)] {
