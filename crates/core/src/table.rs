@@ -1,6 +1,7 @@
 //! [`Table`]: one limit, a state for each key, in fixed memory.
 
 mod claim;
+mod live;
 mod set;
 mod slot;
 mod storage;
@@ -9,7 +10,9 @@ pub use slot::Line;
 pub use storage::{Borrowed, Storage, TableError, Tally};
 
 use crate::protocol::Protocol;
+use crate::sync::AtomicU64;
 use crate::{Cost, Decision, Denial, Entry, Key, Timestamp};
+use live::Live;
 use set::{Found, Set};
 use slot::SlotCell;
 
@@ -49,6 +52,8 @@ pub struct Table<P, S> {
     protocol: P,
     storage: S,
     when_full: WhenFull,
+    /// How many of the storage's lines are in use.
+    whole_sets: usize,
 }
 
 /// What happens when a new key finds every slot of its set held by live keys.
@@ -71,7 +76,8 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// When the storage has no lines, or fewer ring words than `protocol` needs for its slots.
     pub fn new(protocol: P, storage: S) -> Result<Self, TableError> {
         storage::check(&storage, protocol.ring_words())?;
-        Ok(Self { protocol, storage, when_full: WhenFull::default() })
+        let whole_sets = set::whole_sets(storage.lines().len());
+        Ok(Self { protocol, storage, when_full: WhenFull::default(), whole_sets })
     }
 
     /// The same table, with another rule for a full set.
@@ -85,6 +91,18 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// A denial writes nothing, but for the [`Tally`] when it is for want of a slot.
     #[inline(always)]
     pub fn decide(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
+        if let Some(live) = self.live(key)
+            && let Some(cell) = self.live_cell(&live)
+            && let Some(decision) = self.protocol.decide(&cell, live.head.word, cost, now)
+        {
+            return decision;
+        }
+        self.decide_anywhere(key, cost, now)
+    }
+
+    /// The same, wherever in its set the key is, and if it is new.
+    #[inline(never)]
+    fn decide_anywhere(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
         let set = self.set(key);
         // A round is repeated only when another thread has taken, finished or given up a slot.
         loop {
@@ -109,7 +127,19 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     }
 
     /// What [`decide`](Self::decide) would answer. Charges and writes nothing.
+    #[inline(always)]
     pub fn peek(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
+        if let Some(live) = self.live(key)
+            && let Some(cell) = self.live_cell(&live)
+            && let Some(decision) = self.protocol.peek(&cell, live.head.word, cost, now)
+        {
+            return decision;
+        }
+        self.peek_anywhere(key, cost, now)
+    }
+
+    #[inline(never)]
+    fn peek_anywhere(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
         let set = self.set(key);
         loop {
             let slot = match set.find() {
@@ -195,16 +225,36 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         Set::of(self.storage.lines(), key)
     }
 
+    /// The key's live slot, if it has one and nobody is about to move it.
+    #[inline(always)]
+    fn live(&self, key: Key) -> Option<Live<'_>> {
+        let lines = self.storage.lines();
+        match live::find(lines, self.whole_sets, key) {
+            None => live::find_beyond(lines, self.whole_sets, key),
+            live => live,
+        }
+    }
+
+    #[inline(always)]
+    fn live_cell<'a>(&'a self, live: &Live<'a>) -> Option<SlotCell<'a>> {
+        Some(SlotCell::new(live.slot, live.head.tag, self.ring(live.index)?))
+    }
+
+    /// The ring words of a slot.
+    #[inline(always)]
+    fn ring(&self, index: usize) -> Option<&[AtomicU64]> {
+        match self.protocol.ring_words() {
+            0 => Some(&[]),
+            words => self.storage.ring().get(index * words..)?.get(..words),
+        }
+    }
+
     /// The slot as a cell that is bound to the key, and to the state, that its head has now.
     #[inline]
-    fn cell(&self, set: &Set<'_>, slot: set::Seen) -> SlotCell<'_> {
-        let words = self.protocol.ring_words();
-        let ring = match words {
-            0 => &[],
-            _ => &self.storage.ring()[set.absolute(slot.index) * words..][..words],
-        };
-        let line = &self.storage.lines()[set.absolute(slot.index) / slot::SLOTS];
-        SlotCell::new(&line.slots()[slot.index % slot::SLOTS], slot.head.tag, ring)
+    fn cell<'a>(&'a self, set: &Set<'a>, slot: set::Seen) -> SlotCell<'a> {
+        // The storage was found to have all ring words when the table was made.
+        let ring = self.ring(set.absolute(slot.index)).unwrap_or(&[]);
+        SlotCell::new(set.slot(slot.index), slot.head.tag, ring)
     }
 
     /// The answer for a key that has no slot.

@@ -2,21 +2,26 @@
 
 use tidegate_core::{AtomicU64, Line, Storage, Tally};
 
+use crate::pages::Pages;
+
 /// A table's memory on the heap, allocated once.
 #[derive(Debug)]
 pub struct Heap {
-    lines: Box<[Line]>,
-    ring: Box<[AtomicU64]>,
+    lines: Pages<Line>,
+    ring: Pages<AtomicU64>,
     tally: Tally,
 }
 
 impl Heap {
     /// Room for `keys` live keys with `ring_words` words beside each slot.
+    ///
+    /// # Panics
+    /// When the system has no memory for that.
     #[must_use]
     pub fn for_keys(keys: usize, ring_words: usize) -> Self {
-        let lines: Box<[Line]> = (0..Line::for_keys(keys)).map(|_| Line::new()).collect();
-        let words = lines.len() * Line::SLOTS * ring_words;
-        Self { lines, ring: ring(words), tally: Tally::new() }
+        let lines = Pages::zeroed(Line::for_keys(keys));
+        let words = lines.len().saturating_mul(Line::SLOTS).saturating_mul(ring_words);
+        Self { lines, ring: Pages::zeroed(words), tally: Tally::new() }
     }
 
     /// How many bytes [`for_keys`](Self::for_keys) allocates; `None` when they cannot be addressed.

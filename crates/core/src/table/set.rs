@@ -12,12 +12,23 @@ use crate::{Key, Timestamp};
 /// search for a key that is not there.
 pub(super) const LINES: usize = 64;
 
+/// How long a key must have been idle for its slot to be taken before one that was never used. So
+/// long, keys that are idle between two calls keep their slots while there is room; much longer, and
+/// the table would fill with keys that do not come back, and searches would go further.
+const A_WHILE_NS: u64 = if cfg!(any(loom, shuttle)) { 0 } else { 10_000_000_000 };
+
+/// Up to so many keys, a table is half empty: that takes 512 KiB at most, and nearly every key is in its
+/// home line.
+const FEW_KEYS: usize = 1 << 14;
+
 impl Line {
     /// How many lines hold `keys` live keys: at a load of 80%, where the odds that a set runs full are
-    /// negligible. Above one set, whole sets of 64 lines.
+    /// negligible; up to 16,384 keys at a load of 50%, which is quicker. Above one set, whole sets of
+    /// 64 lines.
     #[must_use]
     pub const fn for_keys(keys: usize) -> usize {
-        let lines = keys.saturating_add(keys.div_ceil(4)).div_ceil(SLOTS);
+        let spare = if keys <= FEW_KEYS { keys } else { keys.div_ceil(4) };
+        let lines = keys.saturating_add(spare).div_ceil(SLOTS);
         match lines {
             0 => 1,
             1..=LINES => lines,
@@ -26,13 +37,42 @@ impl Line {
     }
 }
 
-/// The slots that a key may lie in, in the order in which they are searched.
+/// How many of a table's lines are in use: whole sets.
+#[inline]
+pub(super) const fn whole_sets(lines: usize) -> usize {
+    if lines > LINES { lines & !(LINES - 1) } else { lines }
+}
+
+/// The line that the search for a key starts from.
+#[inline]
+pub(super) const fn home_line(whole_sets: usize, key: Key) -> usize {
+    ((key.hash() as u128 * whole_sets as u128) >> 64) as usize
+}
+
+/// The lines of the set that a line belongs to: the first, and the one after the last.
+#[inline]
+pub(super) const fn set_of(line: usize, whole_sets: usize) -> (usize, usize) {
+    let first = line & !(LINES - 1);
+    (first, if first + LINES < whole_sets { first + LINES } else { whole_sets })
+}
+
+/// The slot of each line that the search for a key starts from.
+#[inline]
+pub(super) const fn home_slot(key: Key) -> usize {
+    key.hash() as usize % SLOTS
+}
+
+/// The slots that a key may lie in, in the order in which they are searched: from the home line on and
+/// around, and in each line from the home slot on and around.
 pub(super) struct Set<'a> {
     lines: &'a [Line],
     /// The index of the set's first slot in the table.
     first: usize,
     /// The line to start from.
     home: usize,
+    /// The slot of each line to start from.
+    home_slot: usize,
+    /// The fingerprint field of the key's tag.
     fingerprint: u64,
 }
 
@@ -70,14 +110,14 @@ impl<'a> Set<'a> {
     #[inline]
     pub(super) fn of(lines: &'a [Line], key: Key) -> Self {
         // The high bits of the hash pick the line, the low ones are the fingerprint.
-        let whole_sets = if lines.len() > LINES { lines.len() & !(LINES - 1) } else { lines.len() };
-        let line = ((key.hash() as u128 * whole_sets as u128) >> 64) as usize;
-        let first = line & !(LINES - 1);
-        let lines = &lines[first..(first + LINES).min(whole_sets)];
+        let whole_sets = whole_sets(lines.len());
+        let line = home_line(whole_sets, key);
+        let (first, end) = set_of(line, whole_sets);
         Self {
-            lines,
+            lines: &lines[first..end],
             first: first * SLOTS,
             home: line - first,
+            home_slot: home_slot(key),
             fingerprint: slot::fingerprint(key),
         }
     }
@@ -98,14 +138,28 @@ impl<'a> Set<'a> {
         &self.lines[index / SLOTS].slots()[index % SLOTS]
     }
 
-    /// The slots as they are, from the home line on and around.
+    /// The lines with their indices, in the order of the search.
+    #[inline]
+    fn lines(&self) -> impl Iterator<Item = (usize, &'a Line)> {
+        let (before, from) = self.lines.split_at(self.home);
+        let from = from.iter().zip(self.home..).map(|(line, index)| (index, line));
+        from.chain(before.iter().zip(0..).map(|(line, index)| (index, line)))
+    }
+
+    /// The slots of each line, in the order of the search.
+    #[inline]
+    fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let home = self.home_slot;
+        (0..SLOTS).map(move |step| (home + step) % SLOTS)
+    }
+
+    /// The slots as they are, in the order of the search.
     #[inline]
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
-        let lines = (self.home..self.lines.len()).chain(0..self.home);
-        lines.flat_map(move |line| {
-            (0..SLOTS).map(move |slot| {
-                let head = slot::load(&self.lines[line].slots()[slot]);
-                Seen { index: line * SLOTS + slot, head }
+        self.lines().flat_map(|(line, slots)| {
+            self.order().map(move |slot| Seen {
+                index: line * SLOTS + slot,
+                head: slot::load(&slots.slots()[slot]),
             })
         })
     }
@@ -115,39 +169,33 @@ impl<'a> Set<'a> {
     /// free then.
     ///
     /// A live slot counts before a tentative one, which may be about to be given up for it.
-    #[inline(always)]
     pub(super) fn find(&self) -> Found {
-        for line in (self.home..self.lines.len()).chain(0..self.home) {
-            for (slot, head) in self.lines[line].slots().iter().map(slot::load).enumerate() {
-                if head.fingerprint() == self.fingerprint && !head.is_empty() {
-                    let seen = Seen { index: line * SLOTS + slot, head };
-                    return if head.is_live() { Found::Live(seen) } else { self.find_live(seen) };
+        let mut claim = None;
+        for seen in self.seen().take_while(|seen| !seen.head.is_unused()) {
+            if seen.head.fingerprint() == self.fingerprint && !seen.head.is_empty() {
+                if seen.head.is_live() {
+                    return Found::Live(seen);
                 }
-                if head.is_unused() {
-                    return Found::Absent;
-                }
+                claim = claim.or(Some(seen));
             }
         }
-        Found::Absent
+        claim.map_or(Found::Absent, Found::Tentative)
     }
 
-    /// The key's live slot, if there is one besides the tentative one.
-    #[cold]
-    fn find_live(&self, tentative: Seen) -> Found {
-        let mut reached = self.seen().take_while(|seen| !seen.head.is_unused());
-        let live = |seen: &Seen| seen.head.is_live() && seen.head.fingerprint() == self.fingerprint;
-        reached.find(live).map_or(Found::Tentative(tentative), Found::Live)
-    }
-
-    /// Looks for a slot for a new key: the first that is free.
+    /// Looks for a slot for a new key: the first that has been free for a while; else the first that
+    /// was never used; else the first whose key has just become idle, which may well be back soon.
     pub(super) fn place<P: Protocol>(&self, protocol: &P, now: Timestamp) -> Place {
+        let a_while_ago = Timestamp::from_nanos(now.as_nanos().saturating_sub(A_WHILE_NS));
         let (mut claim, mut nearest) = (None, None::<(u64, Seen)>);
+        let mut just_idle = None;
         for seen in self.seen() {
             let head = seen.head;
             if head.is_claim() {
                 claim = Some(seen);
-            } else if head.is_empty() || protocol.is_idle(head.word, now) {
+            } else if head.is_empty() || protocol.is_idle(head.word, a_while_ago) {
                 return Place::Free(seen);
+            } else if protocol.is_idle(head.word, now) {
+                just_idle = just_idle.or(Some(seen));
             } else if protocol.is_settled(head.word) {
                 let rank = protocol.idle_rank(head.word);
                 if nearest.is_none_or(|(least, _)| rank < least) {
@@ -155,7 +203,10 @@ impl<'a> Set<'a> {
                 }
             }
         }
-        Place::Full { claim, nearest: nearest.map(|(_, seen)| seen) }
+        match just_idle {
+            Some(seen) => Place::Free(seen),
+            None => Place::Full { claim, nearest: nearest.map(|(_, seen)| seen) },
+        }
     }
 }
 

@@ -101,6 +101,22 @@ pub(super) const fn fingerprint(key: Key) -> u64 {
     key.hash() << FINGERPRINT_SHIFT
 }
 
+/// The tag of a live slot of a key, in any version.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LiveTag(u64);
+
+#[inline]
+pub(super) const fn live_tag(key: Key) -> LiveTag {
+    LiveTag(fingerprint(key) | LIVE)
+}
+
+impl LiveTag {
+    #[inline]
+    pub(super) const fn is_of(self, head: Head) -> bool {
+        (head.tag ^ self.0) & !VERSION == 0
+    }
+}
+
 #[inline]
 pub(super) fn load(slot: &AtomicU128) -> Head {
     Head::unpack(slot.load(Ordering::Acquire))
@@ -195,6 +211,12 @@ impl<'a> SlotCell<'a> {
     pub(super) fn new(slot: &'a AtomicU128, tag: u64, ring: &'a [AtomicU64]) -> Self {
         Self { slot, tag, ring }
     }
+
+    /// What a head that is there instead says of this cell.
+    #[cold]
+    fn missed(&self, head: Head) -> Swap {
+        if head.tag == self.tag { Swap::Changed(head.word) } else { Swap::Gone }
+    }
 }
 
 impl Cell for SlotCell<'_> {
@@ -204,13 +226,12 @@ impl Cell for SlotCell<'_> {
         (head.tag == self.tag).then_some(head.word)
     }
 
-    #[inline]
+    #[inline(always)]
     fn swap(&self, from: u64, to: u64) -> Swap {
         let tag = self.tag;
         match swap(self.slot, Head { tag, word: from }, Head { tag, word: to }) {
             Ok(()) => Swap::Done,
-            Err(head) if head.tag == tag => Swap::Changed(head.word),
-            Err(_) => Swap::Gone,
+            Err(head) => self.missed(head),
         }
     }
 

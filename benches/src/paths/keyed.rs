@@ -1,0 +1,230 @@
+//! A limit for each key.
+
+use std::hint::black_box;
+
+use tidegate::policy::{Call, Policy};
+use tidegate::{Clock, Cost, KeyedLimiter, Quota, SystemClock, TokenBucket};
+
+use crate::floor::Slots;
+use crate::keys::{Uniform, Zipf};
+use crate::measure::{Effort, medians, on_threads};
+use crate::peers::{GovernorKeyed, governor_keyed};
+use crate::report::{Row, Target};
+
+type Ahash = ahash::RandomState;
+type Default = std::hash::RandomState;
+
+fn bucket() -> TokenBucket {
+    TokenBucket::new(Quota::per_second(500_000_000)).expect("a rate")
+}
+
+fn keyed(count: u64) -> KeyedLimiter<u64, TokenBucket> {
+    let limiter = KeyedLimiter::new(bucket(), count as usize);
+    (0..count).for_each(|key| assert!(limiter.decide(&key, Cost::ONE).is_allow()));
+    limiter
+}
+
+pub(super) fn thousand(effort: Effort) -> Vec<Row> {
+    uniform("1 k", 1_000, Some(1.2), 1.3, Some(1.8), effort)
+}
+
+pub(super) fn hundred_thousand(effort: Effort) -> Vec<Row> {
+    uniform("100 k", 100_000, None, 1.3, Some(1.8), effort)
+}
+
+pub(super) fn million(effort: Effort) -> Vec<Row> {
+    let mut rows = uniform("1 M", 1_000_000, None, 1.3, Some(1.8), effort);
+    rows.extend(zipf(effort));
+    rows.extend(strings(effort));
+    rows
+}
+
+pub(super) fn ten_million(effort: Effort) -> Vec<Row> {
+    let mut rows = uniform("10 M", 10_000_000, Some(1.3), 1.8, Some(2.7), effort);
+    rows.extend(two_threads(effort));
+    rows
+}
+
+fn uniform(
+    name: &str,
+    count: u64,
+    floor_target: Option<f64>,
+    ahash_target: f64,
+    default_target: Option<f64>,
+    effort: Effort,
+) -> Vec<Row> {
+    let (limiter, slots) = (keyed(count), Slots::for_keys(count as usize));
+    let governor: GovernorKeyed<u64, Ahash> = governor_keyed(0..count);
+    let governor_default: GovernorKeyed<u64, Default> = governor_keyed(0..count);
+    let clock = SystemClock::new();
+    let stream = |seed| Uniform::new(count, seed);
+    let (mut a, mut b, mut c, mut d) = (stream(1), stream(1), stream(1), stream(1));
+    let times = medians(
+        &mut [
+            Box::new(|count| {
+                for _ in 0..count {
+                    black_box(black_box(&limiter).decide(&a.key(), Cost::ONE).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let place = black_box(&slots).place(&b.key());
+                    black_box(slots.check(place, clock.now().as_nanos()));
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let _ = black_box(black_box(&governor).check_key(&c.key()).is_ok());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let _ = black_box(black_box(&governor_default).check_key(&d.key()).is_ok());
+                }
+            }),
+        ],
+        effort,
+    );
+    let (path, floor) = (format!("keyed u64, {name} keys, uniform"), times[1]);
+    let row = |peer, peer_ns, target| Row::new(&path, times[0], peer, peer_ns, target);
+    let mut rows = Vec::new();
+    rows.extend(floor_target.map(|most| row("floor", floor, Target::AtMost(most))));
+    rows.push(row("governor, ahash", times[2], Target::AtLeast(ahash_target)).with_floor(floor));
+    rows.extend(
+        default_target
+            .map(|least| row("governor", times[3], Target::AtLeast(least)).with_floor(floor)),
+    );
+    rows
+}
+
+fn zipf(effort: Effort) -> Vec<Row> {
+    const COUNT: u64 = 1_000_000;
+    let limiter = keyed(COUNT);
+    let governor: GovernorKeyed<u64, Ahash> = governor_keyed(0..COUNT);
+    let (mut ours, mut theirs) = (Zipf::new(COUNT), Zipf::new(COUNT));
+    let times = medians(
+        &mut [
+            Box::new(|count| {
+                for _ in 0..count {
+                    black_box(black_box(&limiter).decide(&ours.key(), Cost::ONE).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let _ = black_box(black_box(&governor).check_key(&theirs.key()).is_ok());
+                }
+            }),
+        ],
+        effort,
+    );
+    let target = Target::AtLeast(1.3);
+    vec![Row::new("keyed u64, 1 M keys, Zipf", times[0], "governor, ahash", times[1], target)]
+}
+
+fn strings(effort: Effort) -> Vec<Row> {
+    const COUNT: u64 = 1_000_000;
+    let names: Vec<String> = (0..COUNT).map(|key| format!("user-{key:011}")).collect();
+    let limiter: KeyedLimiter<str, _> = KeyedLimiter::new(bucket(), COUNT as usize);
+    names.iter().for_each(|name| assert!(limiter.decide(name.as_str(), Cost::ONE).is_allow()));
+    let governor: GovernorKeyed<String, Default> = governor_keyed(names.iter().cloned());
+    let (mut a, mut b) = (Uniform::new(COUNT, 1), Uniform::new(COUNT, 1));
+    let times = medians(
+        &mut [
+            Box::new(|count| {
+                for _ in 0..count {
+                    let name = names[a.key() as usize].as_str();
+                    black_box(black_box(&limiter).decide(name, Cost::ONE).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let name = &names[b.key() as usize];
+                    let _ = black_box(black_box(&governor).check_key(name).is_ok());
+                }
+            }),
+        ],
+        effort,
+    );
+    let target = Target::AtLeast(4.0);
+    vec![Row::new("keyed by 16-byte String, 1 M keys", times[0], "governor", times[1], target)]
+}
+
+fn two_threads(effort: Effort) -> Vec<Row> {
+    const COUNT: u64 = 10_000_000;
+    let limiter = keyed(COUNT);
+    let governor: GovernorKeyed<u64, Ahash> = governor_keyed(0..COUNT);
+    let ours = |thread, count| {
+        let mut keys = Uniform::new(COUNT, thread + 1);
+        for _ in 0..count {
+            black_box(limiter.decide(&keys.key(), Cost::ONE).is_allow());
+        }
+    };
+    let theirs = |thread, count| {
+        let mut keys = Uniform::new(COUNT, thread + 1);
+        for _ in 0..count {
+            let _ = black_box(governor.check_key(&keys.key()).is_ok());
+        }
+    };
+    let times =
+        medians(&mut [on_threads(2, ours), on_threads(1, ours), on_threads(2, theirs)], effort);
+    let path = "keyed u64, 10 M keys, 2 threads";
+    vec![
+        Row::new(path, times[0], "1 thread", times[1], Target::AtLeast(1.9)),
+        Row::new(path, times[0], "governor, ahash", times[2], Target::AtLeast(2.0)),
+    ]
+}
+
+/// Three layers, each keyed, beside one keyed decision; all in cache.
+pub(super) fn policy(effort: Effort) -> Vec<Row> {
+    const COUNT: u64 = 1_000;
+    let limiter = keyed(COUNT);
+    let policy = Policy::from_toml(
+        r#"
+        [[rule]]
+        name = "address"
+        key = "ip"
+        limit = "500000000 per second"
+        algorithm = "token-bucket"
+
+        [[rule]]
+        name = "user"
+        key = "user"
+        limit = "500000000 per second"
+        algorithm = "token-bucket"
+
+        [[rule]]
+        name = "both"
+        key = ["ip", "user"]
+        limit = "500000000 per second"
+        algorithm = "token-bucket"
+        "#,
+    )
+    .expect("a policy");
+    let users: Vec<String> = (0..COUNT).map(|key| format!("user-{key:011}")).collect();
+    let (mut a, mut b) = (Uniform::new(COUNT, 1), Uniform::new(COUNT, 1));
+    let times = medians(
+        &mut [
+            Box::new(|count| {
+                for _ in 0..count {
+                    let key = a.key();
+                    let ip = std::net::Ipv4Addr::from(key as u32).into();
+                    let call = Call::new("GET", "/chat").from_ip(ip).by_user(&users[key as usize]);
+                    black_box(black_box(&policy).decide(&call).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    black_box(black_box(&limiter).decide(&b.key(), Cost::ONE).is_allow());
+                }
+            }),
+        ],
+        effort,
+    );
+    vec![Row::new(
+        "policy of 3 layers, in cache",
+        times[0],
+        "1 keyed",
+        times[1],
+        Target::AtMost(3.2),
+    )]
+}
