@@ -5,6 +5,8 @@ mod lone;
 mod threads;
 mod windows;
 
+pub use keyed::three_layers;
+
 use crate::measure::Effort;
 use crate::report::Row;
 

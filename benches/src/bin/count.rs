@@ -1,22 +1,21 @@
-//! Runs one path of [`tidegate_benches::counts`] so many times, for `cargo xtask counts` to watch.
+//! `count PATH RUNS`: runs a hot path so many times, for `cargo xtask counts` to watch. Without
+//! arguments, the paths' names.
 
 use std::process::ExitCode;
 
-use tidegate_benches::counts::PATHS;
+use tidegate_benches::counts::{PATHS, counted};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let (name, count) = (arguments.next(), arguments.next());
-    let path = PATHS.iter().find(|(path, _)| name.as_deref() == Some(path));
-    match (path, count.and_then(|count| count.parse().ok())) {
-        (Some((_, run)), Some(count)) => {
-            run(count);
-            ExitCode::SUCCESS
-        }
-        _ => {
-            // Without arguments: the names, one a line.
-            PATHS.iter().for_each(|(name, _)| println!("{name}"));
-            ExitCode::SUCCESS
-        }
-    }
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [name, runs] = arguments.as_slice() else {
+        PATHS.iter().for_each(|(name, _)| println!("{name}"));
+        return ExitCode::SUCCESS;
+    };
+    let path = PATHS.iter().find(|(path, _)| path == name);
+    let (Some((_, ready)), Ok(runs)) = (path, runs.parse()) else {
+        eprintln!("error: there is no path `{name}`, or `{runs}` is not a number");
+        return ExitCode::FAILURE;
+    };
+    counted(&mut ready(), runs);
+    ExitCode::SUCCESS
 }

@@ -178,28 +178,7 @@ fn two_threads(effort: Effort) -> Vec<Row> {
 pub(super) fn policy(effort: Effort) -> Vec<Row> {
     const COUNT: u64 = 1_000;
     let limiter = keyed(COUNT);
-    let policy = Policy::from_toml(
-        r#"
-        [[rule]]
-        name = "address"
-        key = "ip"
-        limit = "500000000 per second"
-        algorithm = "token-bucket"
-
-        [[rule]]
-        name = "user"
-        key = "user"
-        limit = "500000000 per second"
-        algorithm = "token-bucket"
-
-        [[rule]]
-        name = "both"
-        key = ["ip", "user"]
-        limit = "500000000 per second"
-        algorithm = "token-bucket"
-        "#,
-    )
-    .expect("a policy");
+    let policy = three_layers();
     let users: Vec<String> = (0..COUNT).map(|key| format!("user-{key:011}")).collect();
     let (mut a, mut b) = (Uniform::new(COUNT, 1), Uniform::new(COUNT, 1));
     let times = medians(
@@ -227,4 +206,31 @@ pub(super) fn policy(effort: Effort) -> Vec<Row> {
         times[1],
         Target::AtMost(3.2),
     )]
+}
+
+/// By address, by user, and by both.
+#[must_use]
+pub fn three_layers() -> Policy {
+    Policy::from_toml(
+        r#"
+        [[rule]]
+        name = "address"
+        key = "ip"
+        limit = "500000000 per second"
+        algorithm = "token-bucket"
+
+        [[rule]]
+        name = "user"
+        key = "user"
+        limit = "500000000 per second"
+        algorithm = "token-bucket"
+
+        [[rule]]
+        name = "both"
+        key = ["ip", "user"]
+        limit = "500000000 per second"
+        algorithm = "token-bucket"
+        "#,
+    )
+    .expect("a policy")
 }

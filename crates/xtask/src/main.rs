@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask test` and the others, so that nobody needs to remember them.
 
+mod counts;
 mod fuzz;
 mod mutants;
 mod planted;
@@ -26,6 +27,19 @@ enum Chore {
         #[arg(value_name = "STEP")]
         only: Vec<String>,
     },
+    /// Compares every hot path with peers and with what the machine allows, in one table.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the comparison takes: see `cargo xtask bench --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Counts the instructions of each hot path, and compares with benches/counts.toml.
+    Counts {
+        /// Writes the record anew
+        #[arg(long)]
+        record: bool,
+    },
     /// Fuzzes for long: each target, or one, for so many seconds.
     Fuzz {
         /// The target [default: all, one after the other]
@@ -51,6 +65,8 @@ fn main() -> ExitCode {
         Chore::Test { only } => test::all(&only),
         Chore::Mutants { shard } => mutants::all(shard.as_deref()),
         Chore::Planted { only } => planted::plant_all(only.as_deref()),
+        Chore::Bench { arguments } => bench(&arguments),
+        Chore::Counts { record } => counts::all(record),
         Chore::Fuzz { target, seconds } => fuzz::long(target.as_deref(), seconds),
     };
     match done {
@@ -60,4 +76,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn bench(arguments: &[String]) -> Result<(), run::Failure> {
+    // Quietly: with --json, the list is all that is printed.
+    run::quietly(
+        "cargo run --quiet --release --package tidegate-benches --bin compare --",
+        arguments,
+    )
 }

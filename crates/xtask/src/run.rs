@@ -54,6 +54,15 @@ pub(crate) fn run_with(line: &str, variables: &[(&str, &str)]) -> Result<(), Fai
     }
 }
 
+/// As [`run`], with more arguments, and without showing the command line.
+pub(crate) fn quietly(line: &str, arguments: &[String]) -> Result<(), Failure> {
+    match command(line).args(arguments).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::new(format!("it ended with {status}"))),
+        Err(error) => Err(Failure::new(format!("`{line}` cannot be run: {error}"))),
+    }
+}
+
 /// Whether a command line runs and succeeds. Its output is not shown.
 pub(crate) fn succeeds(line: &str) -> bool {
     command(line).output().is_ok_and(|output| output.status.success())

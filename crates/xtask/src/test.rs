@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::fuzz;
 use crate::run::{Failure, root, run, run_with};
+use crate::{counts, fuzz};
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("format", format),
     ("lints", lints),
     ("docs", docs),
@@ -15,6 +15,7 @@ const STEPS: [Step; 8] = [
     ("models", models),
     ("no-std", no_std),
     ("benches", benches),
+    ("counts", || counts::all(false)),
     ("fuzz", fuzz::smoke),
 ];
 
