@@ -143,8 +143,14 @@ impl SlidingWindowCounter {
     /// The count that the ring has of a completed epoch.
     #[inline]
     fn filed(&self, ring: &[AtomicU64], epoch: u64) -> u64 {
+        self.filed_in(self.slot(ring, epoch), epoch)
+    }
+
+    /// The count that the epoch's slot has of it.
+    #[inline]
+    fn filed_in(&self, slot: &AtomicU64, epoch: u64) -> u64 {
         // Acquire: pairs with the release of the turn that filed it.
-        let filed = self.layout.filed(self.slot(ring, epoch).load(Ordering::Acquire));
+        let filed = self.layout.filed(slot.load(Ordering::Acquire));
         if filed.tag == Filed::tag_of(epoch) { filed.count } else { 0 }
     }
 
@@ -157,29 +163,21 @@ impl SlidingWindowCounter {
     fn survey(&self, ring: &[AtomicU64], head: Head, cost: u64, now: Timestamp) -> Survey {
         let current = self.epoch_at(head, now);
         let oldest = current.saturating_sub(self.epochs.by());
-        let count = |epoch| {
-            if epoch == head.epoch { head.count } else { self.filed(ring, epoch) }
-        };
-        let newest = head.epoch;
-        let (mut sum, mut last) = (0_u64, None);
-        for epoch in oldest..=newest {
-            let units = count(epoch);
-            sum = sum.saturating_add(units);
-            if units > 0 {
-                last = Some(epoch);
-            }
-        }
-        let mut survey = Survey { sum, retry_at: 0, reset_at: 0 };
-        if let Some(last) = last {
-            survey.reset_at = self.expiry_of(last);
-        }
+        let mut survey = Survey { sum: 0, retry_at: 0, reset_at: 0 };
         let room = self.limit.saturating_sub(cost);
-        for epoch in oldest..=newest {
-            if sum <= room {
-                break;
+        let (mut units, mut slot) = (head.count, self.epochs.remainder(head.epoch) as usize);
+        // From the newest back. The last units that must expire are the first that do not fit.
+        for epoch in (oldest..=head.epoch).rev() {
+            if units > 0 && survey.sum == 0 {
+                survey.reset_at = self.expiry_of(epoch);
             }
-            sum = sum.saturating_sub(count(epoch));
-            survey.retry_at = self.expiry_of(epoch);
+            let fitted = survey.sum <= room;
+            survey.sum = survey.sum.saturating_add(units);
+            if fitted && survey.sum > room {
+                survey.retry_at = self.expiry_of(epoch);
+            }
+            slot = slot.checked_sub(1).unwrap_or(self.epochs() - 1);
+            units = if epoch > oldest { self.filed_in(&ring[slot], epoch - 1) } else { 0 };
         }
         survey
     }
@@ -215,6 +213,68 @@ impl SlidingWindowCounter {
         }
     }
 
+    /// Charges in the head's own epoch, where it is open, the base is on it, `now` is not after it, and
+    /// there is room: all but always. `None` says that something else is the case, or that another
+    /// thread was faster.
+    #[inline(always)]
+    fn charge_here<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        units: u64,
+        now: Timestamp,
+    ) -> Option<Allowance> {
+        // Acquire: pairs with the release that moved the base on. A base read after its head is of
+        // that head's epoch or later, since the base moves first.
+        let base = cell.ring().last()?.load(Ordering::Acquire);
+        let (head, sum) = self.layout.open_sum(word, base)?;
+        // Negative for a stale `now`, which counts in the head's epoch.
+        let into = now.as_nanos().wrapping_sub(self.start_of(head.epoch)) as i64;
+        if into >= self.width_ns.by() as i64
+            || units == 0
+            || units > self.limit
+            || sum > self.limit - units
+        {
+            return None;
+        }
+        // The count stays below the limit, so the sum does not reach the field above.
+        match cell.swap(word, word + units) {
+            Swap::Done => {
+                let reset_ns = self.expiry_of(head.epoch) - now.as_nanos();
+                Some(Allowance::new(self.limit - sum - units, reset_ns))
+            }
+            Swap::Changed(_) | Swap::Gone => None,
+        }
+    }
+
+    /// Decides whatever the state is.
+    #[inline(never)]
+    fn decide_anywhere<C: Cell>(
+        &self,
+        cell: &C,
+        mut word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Decision> {
+        let (ring, units) = (cell.ring(), cost.units());
+        // A round is repeated only when another thread has moved the state on, or after a turn.
+        loop {
+            if let Some(allowance) = self.charge_here(cell, word, units, now) {
+                return Some(Decision::Allow(allowance));
+            }
+            // A denial writes nothing, so a later epoch is entered only to be charged in.
+            let decision = self.answer(ring, self.layout.head(word), units, now);
+            let current = cell.load()?;
+            if current != word {
+                word = current;
+            } else if decision.is_allow() && units > 0 {
+                word = self.turn(cell, word, now)?;
+            } else {
+                return Some(decision);
+            }
+        }
+    }
+
     /// The sum in the head's own epoch, where the head is open and the base is on the same epoch.
     #[inline]
     fn sum(&self, ring: &[AtomicU64], head: Head) -> Option<u64> {
@@ -237,46 +297,11 @@ impl Protocol for SlidingWindowCounter {
         self.ring_len()
     }
 
-    #[inline]
-    fn decide<C: Cell>(
-        &self,
-        cell: &C,
-        mut word: u64,
-        cost: Cost,
-        now: Timestamp,
-    ) -> Option<Decision> {
-        let (ring, units) = (cell.ring(), cost.units());
-        // A round is repeated only when another thread has moved the state on, or after a turn.
-        loop {
-            let head = self.layout.head(word);
-            let here = !head.sealed && self.epoch_at(head, now) == head.epoch;
-            if here
-                && let Some(sum) = self.sum(ring, head)
-                && sum.saturating_add(units) <= self.limit
-                && units > 0
-            {
-                let next = Head { count: head.count + units, ..head };
-                match cell.swap(word, self.layout.head_word(next)) {
-                    Swap::Done => {
-                        let reset_ns = self.expiry_of(head.epoch) - now.as_nanos();
-                        let allowance = Allowance::new(self.limit - sum - units, reset_ns);
-                        return Some(Decision::Allow(allowance));
-                    }
-                    Swap::Changed(current) => word = current,
-                    Swap::Gone => return None,
-                }
-                continue;
-            }
-            // A denial writes nothing, so a later epoch is entered only to be charged in.
-            let decision = self.answer(ring, head, units, now);
-            let current = cell.load()?;
-            if current != word {
-                word = current;
-            } else if decision.is_allow() && units > 0 {
-                word = self.turn(cell, word, now)?;
-            } else {
-                return Some(decision);
-            }
+    #[inline(always)]
+    fn decide<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
+        match self.charge_here(cell, word, cost.units(), now) {
+            Some(allowance) => Some(Decision::Allow(allowance)),
+            None => self.decide_anywhere(cell, word, cost, now),
         }
     }
 

@@ -146,3 +146,23 @@ fn a_thread_stopped_at_any_step_of_a_turn_holds_nobody_up() {
         assert!(limiter.decide(Cost::ONE, at(175)).is_allow(), "held up");
     });
 }
+
+/// Who sees a head sees what was filed before it: units that were charged beforehand never vanish from
+/// an answer, at any moment of a turn.
+#[test]
+fn a_peek_in_the_middle_of_a_turn_misses_no_unit() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(4));
+        assert!(limiter.decide(Cost::new(2), at(105)).is_allow());
+        let looks = {
+            let limiter = limiter.clone();
+            thread::spawn(move || {
+                assert!(limiter.peek(Cost::ZERO, at(113)).remaining() <= 2);
+                assert!(limiter.peek(Cost::ZERO, at(113)).remaining() <= 2);
+            })
+        };
+        assert!(limiter.decide(Cost::ONE, at(112)).is_allow());
+        looks.join().unwrap();
+        assert_eq!(limiter.peek(Cost::ZERO, at(113)).remaining(), 1);
+    });
+}

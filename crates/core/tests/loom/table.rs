@@ -255,3 +255,22 @@ fn a_thread_stopped_while_it_clears_a_ring_holds_nobody_up() {
         assert!(table.decide(key(1), Cost::ONE, at(130)).is_allow(), "held up");
     });
 }
+
+/// The same as alone: units that were charged beforehand never vanish from an answer.
+#[test]
+fn a_peek_in_the_middle_of_a_keyed_turn_misses_no_unit() {
+    explore(3, || {
+        let table = Arc::new(table(1, SlidingWindowCounter::new(quota(4), 2).unwrap()));
+        assert!(table.decide(key(1), Cost::new(2), at(105)).is_allow());
+        let looks = {
+            let table = table.clone();
+            thread::spawn(move || {
+                assert!(table.peek(key(1), Cost::ZERO, at(113)).remaining() <= 2);
+                assert!(table.peek(key(1), Cost::ZERO, at(113)).remaining() <= 2);
+            })
+        };
+        assert!(table.decide(key(1), Cost::ONE, at(112)).is_allow());
+        looks.join().unwrap();
+        assert_eq!(table.peek(key(1), Cost::ZERO, at(113)).remaining(), 1);
+    });
+}

@@ -76,6 +76,18 @@ impl Layout {
         }
     }
 
+    /// The head, and the sum of all that counts in its epoch, where it is open and the base is on the
+    /// same epoch.
+    #[inline]
+    pub(super) const fn open_sum(self, word: u64, base: u64) -> Option<(Head, u64)> {
+        // Epochs lie in the same bits, and a base has no bit where a head says that it is sealed.
+        if (word ^ base) >> self.count_bits != 0 {
+            return None;
+        }
+        // Two counts of at most 63 bits.
+        Some((self.head(word), self.low(word) + self.low(base)))
+    }
+
     #[inline]
     pub(super) fn head_word(self, head: Head) -> u64 {
         self.pack(head.epoch, head.count) | u64::from(head.sealed) << self.count_bits
