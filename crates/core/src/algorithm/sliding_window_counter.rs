@@ -262,16 +262,18 @@ impl SlidingWindowCounter {
             if let Some(allowance) = self.charge_here(cell, word, units, now) {
                 return Some(Decision::Allow(allowance));
             }
-            // A denial writes nothing, so a later epoch is entered only to be charged in.
-            let decision = self.answer(ring, self.layout.head(word), units, now);
+            let head = self.layout.head(word);
+            let decision = self.answer(ring, head, units, now);
             let current = cell.load()?;
             if current != word {
                 word = current;
-            } else if decision.is_allow() && units > 0 {
-                word = self.turn(cell, word, now)?;
-            } else {
+            } else if !decision.is_allow() || units == 0 {
                 return Some(decision);
+            } else if head.sealed || self.epoch_at(head, now) != head.epoch {
+                // A denial writes nothing, so a later epoch is entered only to be charged in.
+                word = self.turn(cell, word, now)?;
             }
+            // Else another thread was faster, and the head has come back to what it was.
         }
     }
 
