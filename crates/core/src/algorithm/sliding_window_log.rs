@@ -27,7 +27,9 @@ use layout::{Entry, Head, Layout};
 /// A refund frees as many units at once, if their charge is not a window old; in debt, it takes the
 /// last units of the debt first. When it is not the last charge that is refunded, what leaves the log
 /// are the oldest units, so those that stay can count longer than they must, never shorter. After
-/// that, a call whose `now` is behind may be told less than there is.
+/// that, a call whose `now` is behind may be told less than there is. A refund that races with a
+/// charge above the limit may be hidden by it: the unit then counts for up to a window longer than
+/// without the refund.
 ///
 /// A decision takes time in proportion to its cost, and to the logarithm of the limit for
 /// `remaining`.

@@ -34,6 +34,8 @@ pub enum Told {
 pub enum Clocks {
     /// All threads have one time; it moves on when all are done with their calls at that time.
     InPhases,
+    /// As in phases; in one phase, threads either charge or refund.
+    InPhasesOfOneKind,
     /// Each thread has its own, and they differ by up to a window.
     Apart,
 }
@@ -84,24 +86,39 @@ pub fn script(seed: u64, clocks: Clocks, threads: u64, users: u64) -> Vec<Vec<Ve
     (0..3)
         .map(|_| {
             now += random.below(WINDOW_NS + WINDOW_NS / 2);
+            let kinds = match clocks {
+                Clocks::InPhases => Kinds { charges: true, refunds: true },
+                Clocks::InPhasesOfOneKind => {
+                    let charges = random.below(2) == 0;
+                    Kinds { charges, refunds: !charges }
+                }
+                Clocks::Apart => Kinds { charges: true, refunds: false },
+            };
             (0..threads)
                 .map(|thread| {
                     let apart = if clocks == Clocks::Apart { thread * WINDOW_NS / 3 } else { 0 };
                     let steps = 1 + random.below(3);
-                    (0..steps).map(|_| step(&mut random, clocks, now + apart, users)).collect()
+                    (0..steps).map(|_| step(&mut random, kinds, now + apart, users)).collect()
                 })
                 .collect()
         })
         .collect()
 }
 
-fn step(random: &mut Random, clocks: Clocks, now: u64, users: u64) -> Step {
+/// Which kinds of calls a phase has beside decisions.
+#[derive(Clone, Copy)]
+struct Kinds {
+    charges: bool,
+    refunds: bool,
+}
+
+fn step(random: &mut Random, kinds: Kinds, now: u64, users: u64) -> Step {
     let user = random.below(users);
     let (units, what) = match random.below(12) {
         0..=6 => (1 + random.below(2), What::Decide),
         7 => (random.below(4), What::Peek),
-        8 => (1 + random.below(2), What::Charge),
-        _ if clocks == Clocks::InPhases => (1, What::RefundLast),
+        8 if kinds.charges => (1 + random.below(2), What::Charge),
+        9.. if kinds.refunds => (1, What::RefundLast),
         _ => (1, What::Decide),
     };
     Step { user, units, now: Timestamp::from_nanos(now), what }

@@ -45,8 +45,9 @@ fn alone<P: Protocol + Copy + Send + Sync + 'static>(
 fn keyed<P: Protocol + Copy + Send + Sync + 'static>(
     protocol: P,
     model: impl Model + Send + Sync + 'static,
+    clocks: Clocks,
 ) {
-    assert_linearizable(Clocks::InPhases, 3, move || Keyed::new(protocol), model);
+    assert_linearizable(clocks, 3, move || Keyed::new(protocol), model);
 }
 
 fn bucket() -> TokenBucket {
@@ -68,25 +69,26 @@ fn log() -> SlidingWindowLog {
 #[test]
 fn a_token_bucket_is_linearizable() {
     alone(bucket(), ExactBucket::new(quota(), 3), Clocks::InPhases);
-    keyed(bucket(), ExactBucket::new(quota(), 3));
+    keyed(bucket(), ExactBucket::new(quota(), 3), Clocks::InPhases);
 }
 
 #[test]
 fn a_fixed_window_is_linearizable() {
     alone(window(), Windows::new(quota()), Clocks::InPhases);
-    keyed(window(), Windows::new(quota()));
+    keyed(window(), Windows::new(quota()), Clocks::InPhases);
 }
 
 #[test]
 fn a_sliding_window_counter_is_linearizable() {
     alone(counter(), Epochs::new(quota(), 2), Clocks::InPhases);
-    keyed(counter(), Epochs::new(quota(), 2));
+    keyed(counter(), Epochs::new(quota(), 2), Clocks::InPhases);
 }
 
+/// A charge above the limit may hide a refund that it races with, as the log's docs say.
 #[test]
 fn a_sliding_window_log_is_linearizable() {
-    alone(log(), Queue::new(quota()), Clocks::InPhases);
-    keyed(log(), Queue::new(quota()));
+    alone(log(), Queue::new(quota()), Clocks::InPhasesOfOneKind);
+    keyed(log(), Queue::new(quota()), Clocks::InPhasesOfOneKind);
 }
 
 /// Not keyed: a thread that is ahead may find a key idle, and give its slot away, before one that is

@@ -234,3 +234,110 @@ fn keys_whose_hashes_differ_in_one_bit_are_apart() {
         .collect();
     assert_eq!(admitted.len(), 46);
 }
+
+/// Four keys, charged in the order 2, 0, 3, 1; a newcomer takes the slot of the first, and says so
+/// beforehand.
+fn takes_over_the_nearest_to_idle<P: Protocol + Copy>(protocol: P) {
+    let memory = Memory::new(1, protocol.ring_words());
+    let denying = memory.table(protocol);
+    let start = Timestamp::from_secs(1_000_000);
+    let at = |s: u64| start + std::time::Duration::from_secs(s);
+    for (turn, user) in [2, 0, 3, 1].into_iter().enumerate() {
+        assert!(denying.decide(key(user), Cost::ONE, at(61 * turn as u64)).is_allow());
+    }
+    let now = at(190);
+    let denial = denying.peek(key(9), Cost::ONE, now).denial().expect("a full table");
+    assert_eq!(denial.cause(), Cause::TableFull);
+    assert_eq!(Some(denial), denying.decide(key(9), Cost::ONE, now).denial());
+
+    let taking = memory.table(protocol).with_when_full(WhenFull::TakeOver);
+    assert!(taking.peek(key(9), Cost::ONE, now).is_allow());
+    assert_eq!(taking.tally().taken_over(), 0, "a peek takes nothing");
+    assert!(taking.decide(key(9), Cost::ONE, now).is_allow());
+    assert_eq!(taking.tally().taken_over(), 1);
+    let limit = taking.peek(key(2), Cost::ZERO, now).remaining();
+    for user in [0, 3, 1, 9] {
+        assert_eq!(taking.peek(key(user), Cost::ZERO, now).remaining(), limit - 1, "{user}");
+    }
+}
+
+#[test]
+fn a_full_table_gives_a_newcomer_the_slot_that_is_nearest_to_idle() {
+    // Windows of ten minutes, so that all four are live.
+    let quota = Quota::new(5, std::time::Duration::from_secs(600)).unwrap();
+    takes_over_the_nearest_to_idle(SlidingWindowLog::new(quota).unwrap());
+    takes_over_the_nearest_to_idle(SlidingWindowCounter::new(quota, 10).unwrap());
+    let slow = Quota::new(1, std::time::Duration::from_secs(600)).unwrap();
+    takes_over_the_nearest_to_idle(TokenBucket::new(slow).unwrap().with_burst(5).unwrap());
+}
+
+/// Fixed windows are all idle at the same time, but for those in debt.
+#[test]
+fn a_full_table_of_windows_gives_up_the_one_with_the_least_debt() {
+    let memory = Memory::new(1, 0);
+    let table = memory.table(FixedWindow::new(Quota::per_minute(5)).unwrap());
+    let table = table.with_when_full(WhenFull::TakeOver);
+    let now = Timestamp::from_secs(60_000);
+    for (user, units) in [(0, 21), (1, 6), (2, 11), (3, 16)] {
+        assert!(table.charge(key(user), Cost::new(units), now));
+    }
+    assert!(table.decide(key(9), Cost::ONE, now).is_allow());
+    let is_in_debt = |user| !table.peek(key(user), Cost::ZERO, now).is_allow();
+    assert!(!is_in_debt(1) && [0, 2, 3].into_iter().all(is_in_debt));
+}
+
+#[test]
+fn any_number_of_lines_makes_a_table() {
+    for lines in [1, 2, 3, 63, 64, 65, 100, 127, 128, 129, 200] {
+        let memory = Memory::new(lines, 0);
+        let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
+        let now = Timestamp::from_secs(1_000);
+        for user in 0..lines as u64 {
+            assert!(table.decide(key(user), Cost::ONE, now).is_allow(), "{user} of {lines}");
+            assert!(!table.decide(key(user), Cost::ONE, now).is_allow(), "{user} of {lines}");
+        }
+    }
+}
+
+/// The default of [`Algorithm::is_idle`](tidegate_core::Algorithm::is_idle) goes by `idle_at`.
+#[test]
+fn an_algorithm_of_ones_own_gives_its_idle_slots_to_other_keys() {
+    use tidegate_core::{Algorithm, Allowance, Denial, Step};
+
+    /// One unit, once a second.
+    struct Gap;
+
+    impl Algorithm for Gap {
+        fn step(&self, word: u64, _: Cost, now: Timestamp) -> Step {
+            let free_at = if word == 0 { 0 } else { word + 1_000_000_000 };
+            match free_at.checked_sub(now.as_nanos()) {
+                None | Some(0) => Step::Allow {
+                    word: now.as_nanos(),
+                    allowance: Allowance::new(0, 1_000_000_000),
+                },
+                Some(wait_ns) => Step::Deny(Denial::exhausted(0, wait_ns, wait_ns)),
+            }
+        }
+
+        fn charge(&self, word: u64, _: Cost, now: Timestamp) -> u64 {
+            word.max(now.as_nanos())
+        }
+
+        fn refund(&self, word: u64, _: Cost, _: Timestamp, _: Timestamp) -> u64 {
+            word
+        }
+
+        fn idle_at(&self, word: u64) -> Timestamp {
+            Timestamp::from_nanos(if word == 0 { 0 } else { word + 1_000_000_000 })
+        }
+    }
+
+    let memory = Memory::new(1, 0);
+    let table = memory.table(Gap);
+    for user in 0..40 {
+        // Four slots, and four keys a second.
+        let now = Timestamp::from_nanos(10_000_000_000 + user * 250_000_000);
+        assert!(table.decide(key(user), Cost::ONE, now).is_allow(), "{user}");
+        assert!(!table.decide(key(user), Cost::ONE, now).is_allow(), "{user}");
+    }
+}
