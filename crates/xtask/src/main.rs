@@ -55,8 +55,8 @@ enum Chore {
     },
     /// Plants known bugs in a copy of the core, one at a time, and counts those that are caught.
     Planted {
-        /// Only those whose reason or file contains this [default: all, about half an hour]
-        only: Option<String>,
+        /// Only those whose reason or file contains one of these [default: all, about half an hour]
+        only: Vec<String>,
     },
 }
 
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test { only } => test::all(&only),
         Chore::Mutants { shard } => mutants::all(shard.as_deref()),
-        Chore::Planted { only } => planted::plant_all(only.as_deref()),
+        Chore::Planted { only } => planted::plant_all(&only),
         Chore::Bench { arguments } => bench(&arguments),
         Chore::Counts { record } => counts::all(record),
         Chore::Fuzz { target, seconds } => fuzz::long(target.as_deref(), seconds),

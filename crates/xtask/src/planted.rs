@@ -37,13 +37,14 @@ const SUITES: [(&str, &str, &str); 3] = [
 /// How long a suite may take. A bug that makes threads wait for ever is caught by this.
 const TOO_LONG: Duration = Duration::from_secs(400);
 
-/// Plants each bug, or those whose reason or file contains `only`.
-pub(crate) fn plant_all(only: Option<&str>) -> Result<(), Failure> {
+/// Plants each bug, or those whose reason or file contains one of these texts.
+pub(crate) fn plant_all(only: &[String]) -> Result<(), Failure> {
     let text = read(&root().join(BUGS))?;
     let Planted { bug: bugs } =
         toml::from_str(&text).map_err(|error| Failure::new(format!("{BUGS}: {error}")))?;
-    let chosen =
-        |bug: &&Bug| only.is_none_or(|only| bug.why.contains(only) || bug.file.contains(only));
+    let chosen = |bug: &&Bug| {
+        only.is_empty() || only.iter().any(|text| bug.why.contains(text) || bug.file.contains(text))
+    };
     let bugs: Vec<_> = bugs.iter().filter(chosen).collect();
     let copy = root().join("target/planted");
     let (mut survivors, start) = (Vec::new(), Instant::now());
