@@ -41,6 +41,7 @@ pub(super) fn million(effort: Effort) -> Vec<Row> {
 
 pub(super) fn ten_million(effort: Effort) -> Vec<Row> {
     let mut rows = uniform("10 M", 10_000_000, Some(1.3), 1.8, Some(2.7), effort);
+    rows.extend(batches(effort));
     rows.extend(two_threads(effort));
     rows
 }
@@ -147,6 +148,54 @@ fn strings(effort: Effort) -> Vec<Row> {
     );
     let target = Target::AtLeast(4.0);
     vec![Row::new("keyed by 16-byte String, 1 M keys", times[0], "governor", times[1], target)]
+}
+
+/// Batches of 32, each with one reading of the clock.
+fn batches(effort: Effort) -> Vec<Row> {
+    const COUNT: u64 = 10_000_000;
+    const BATCH: usize = 32;
+    let (limiter, slots) = (keyed(COUNT), Slots::for_keys(COUNT as usize));
+    let governor: GovernorKeyed<u64, Ahash> = governor_keyed(0..COUNT);
+    let clock = SystemClock::new();
+    let (mut a, mut b, mut c) =
+        (Uniform::new(COUNT, 1), Uniform::new(COUNT, 1), Uniform::new(COUNT, 1));
+    let times = medians(
+        &mut [
+            Box::new(|count| {
+                for _ in 0..count.div_ceil(BATCH as u64) {
+                    let keys: [u64; BATCH] = std::array::from_fn(|_| a.key());
+                    black_box(&limiter).decide_each(&keys, Cost::ONE, |_, decision| {
+                        black_box(decision.is_allow());
+                    });
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count.div_ceil(BATCH as u64) {
+                    let places: [usize; BATCH] = std::array::from_fn(|_| {
+                        let place = slots.place(&b.key());
+                        slots.touch(place);
+                        place
+                    });
+                    let now = clock.now().as_nanos();
+                    for place in places {
+                        black_box(slots.check(place, now));
+                    }
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let _ = black_box(black_box(&governor).check_key(&c.key()).is_ok());
+                }
+            }),
+        ],
+        effort,
+    );
+    let path = "keyed u64, 10 M keys, batches of 32";
+    vec![
+        Row::new(path, times[0], "floor, batched", times[1], Target::AtMost(1.4)),
+        Row::new(path, times[0], "governor, ahash", times[2], Target::AtLeast(3.3))
+            .with_floor(times[1]),
+    ]
 }
 
 fn two_threads(effort: Effort) -> Vec<Row> {

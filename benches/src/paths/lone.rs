@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use tidegate::core::Limiter;
-use tidegate::{Clock, Cost, Quota, SystemClock, Timestamp, TokenBucket};
+use tidegate::{Clock, CoarseClock, Cost, Quota, SystemClock, Timestamp, TokenBucket};
 
 use crate::floor::Word;
 use crate::measure::{Effort, medians};
@@ -67,6 +67,8 @@ fn now_given(effort: Effort) -> Vec<Row> {
 
 fn with_its_clock(effort: Effort) -> Vec<Row> {
     let bucket = tidegate::Limiter::new(TokenBucket::new(PLENTY).expect("a rate"));
+    let coarse = tidegate::Limiter::new(TokenBucket::new(PLENTY).expect("a rate"));
+    let coarse = coarse.with_clock(CoarseClock::new());
     let floor = Word::new(2, 1_000_000_000);
     let clock = SystemClock::new();
     let governor = peers::governor();
@@ -87,12 +89,24 @@ fn with_its_clock(effort: Effort) -> Vec<Row> {
                     let _ = black_box(black_box(&governor).check().is_ok());
                 }
             }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    black_box(black_box(&coarse).decide(Cost::ONE).is_allow());
+                }
+            }),
         ],
         effort,
     );
     let path = "lone, with its clock, allowed";
     vec![
         Row::new(path, times[0], "floor", times[1], Target::AtMost(1.05)),
-        Row::new(path, times[0], "governor", times[2], Target::AtLeast(1.0)).with_floor(times[1]),
+        Row::new(path, times[0], "governor", times[2], Target::AtLeast(0.95)).with_floor(times[1]),
+        Row::new(
+            "lone, coarse clock, allowed",
+            times[3],
+            "governor",
+            times[2],
+            Target::AtLeast(1.7),
+        ),
     ]
 }

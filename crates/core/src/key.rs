@@ -7,8 +7,8 @@
 /// can choose keys that meet. The `tidegate` crate sees to that.
 ///
 /// # Collisions
-/// Of the bits, 46 are compared, among the slots of one set (at most 256). The odds that a new key is
-/// taken for one of 256 live ones are 256 / 2^46, one in 2.7 x 10^11.
+/// Of the bits, 46 are compared, among the slots of one set (at most 512). The odds that a new key is
+/// taken for one of 512 live ones are 512 / 2^46, one in 1.4 x 10^11.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 

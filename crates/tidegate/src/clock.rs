@@ -1,5 +1,9 @@
 //! [`Clock`]: where `now` comes from.
 
+mod coarse;
+
+pub use coarse::CoarseClock;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

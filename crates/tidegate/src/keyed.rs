@@ -35,6 +35,9 @@ pub struct KeyedLimiter<K: ?Sized, P, C = SystemClock> {
     key: PhantomData<fn(&K)>,
 }
 
+/// Keys whose lines are fetched at once: more than that, and processors do not keep track of them.
+const BATCH: usize = 32;
+
 impl<K: Hash + ?Sized, P: Protocol> KeyedLimiter<K, P> {
     /// A fresh limiter on the system's clock, with room for `keys` live keys.
     #[must_use]
@@ -67,6 +70,48 @@ impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
         K: Borrow<Q>,
     {
         self.table.decide(self.key(key), cost, self.clock.now())
+    }
+
+    /// Decides on each of the keys in their order, for the same cost at the same time, and gives
+    /// `each` the key's index and the decision.
+    ///
+    /// In a large table that is several times quicker than one call after the other: what the keys
+    /// need comes from memory at the same time. The clock is read once.
+    ///
+    /// ```
+    /// use tidegate::{Cost, KeyedLimiter, Quota, TokenBucket};
+    ///
+    /// let limit = TokenBucket::new(Quota::per_second(1))?;
+    /// let limiter: KeyedLimiter<u64, _> = KeyedLimiter::new(limit, 1_000);
+    /// let mut admitted = Vec::new();
+    /// limiter.decide_each(&[7, 8, 7], Cost::ONE, |index, decision| {
+    ///     if decision.is_allow() {
+    ///         admitted.push(index);
+    ///     }
+    /// });
+    /// assert_eq!(admitted, [0, 1]);
+    /// # Ok::<(), tidegate::QuotaError>(())
+    /// ```
+    #[inline]
+    pub fn decide_each<Q: Hash>(
+        &self,
+        keys: &[Q],
+        cost: Cost,
+        mut each: impl FnMut(usize, Decision),
+    ) where
+        K: Borrow<Q>,
+    {
+        let now = self.clock.now();
+        let mut hashed = [Key::from_hash(0); BATCH];
+        for (batch, keys) in keys.chunks(BATCH).enumerate() {
+            for (hashed, key) in hashed.iter_mut().zip(keys) {
+                *hashed = self.key(key);
+                self.table.touch(*hashed);
+            }
+            for (index, key) in hashed.iter().take(keys.len()).enumerate() {
+                each(batch * BATCH + index, self.table.decide(*key, cost, now));
+            }
+        }
     }
 
     /// What [`decide`](Self::decide) would answer. Charges nothing.

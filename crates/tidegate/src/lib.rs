@@ -44,7 +44,7 @@ mod rate;
 
 pub use calendar::{CalendarUnit, CalendarWindow, UnknownZone};
 pub use client::TrustedProxies;
-pub use clock::{Clock, FakeClock, SystemClock};
+pub use clock::{Clock, CoarseClock, FakeClock, SystemClock};
 pub use heap::Heap;
 pub use keyed::{Account, KeyedLimiter};
 pub use limit::{AlgorithmName, Limit, LimitError, UnknownAlgorithm};

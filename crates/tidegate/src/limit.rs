@@ -165,12 +165,12 @@ impl Protocol for Limit {
         on_each!(self, inner => inner.ring_words())
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
         on_each!(self, inner => inner.decide(cell, word, cost, now))
     }
 
-    #[inline]
+    #[inline(always)]
     fn peek<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
         on_each!(self, inner => inner.peek(cell, word, cost, now))
     }

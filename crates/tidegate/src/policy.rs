@@ -21,11 +21,11 @@ pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
 use std::fmt;
 use std::sync::Arc;
 
-use tidegate_core::{Cost, Denial, Timestamp};
+use tidegate_core::{Cost, Decision, Denial, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
 use crate::reservation::Reservation;
-use rule::Applies;
+use rule::{Applied, Applies};
 
 /// Layers of rules that a call must pass, all or nothing.
 ///
@@ -137,7 +137,7 @@ impl Policy {
     /// Whether the call may go on; charges it to every rule that applies if so.
     pub fn decide(&self, call: &Call<'_>) -> Verdict<'_> {
         let now = self.inner.clock.now();
-        let (mut layers, mut denied) = self.ask(call, now);
+        let (mut layers, mut denied) = self.ask(call, now, Rule::foresee);
         if denied.is_none() {
             denied = charge_in_order(&mut layers, now).err();
         }
@@ -154,7 +154,7 @@ impl Policy {
 
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
-        match self.ask(call, self.inner.clock.now()) {
+        match self.ask(call, self.inner.clock.now(), Rule::peek) {
             (layers, None) => Verdict::Allow(Grant::new(layers, None)),
             (layers, Some(denied)) => refuse(denied, layers),
         }
@@ -162,7 +162,13 @@ impl Policy {
 
     /// Asks every rule that applies, and charges none. With the rule that denies, if one does: of
     /// several, the one with the longest wait.
-    fn ask<'p>(&'p self, call: &Call<'_>, now: Timestamp) -> (Layers<'p>, Option<Denied<'p>>) {
+    #[inline]
+    fn ask<'p>(
+        &'p self,
+        call: &Call<'_>,
+        now: Timestamp,
+        peek: impl Fn(&Rule, &Applied, Timestamp) -> Decision,
+    ) -> (Layers<'p>, Option<Denied<'p>>) {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
         let mut layers = Layers::new();
         let mut longest: Option<(&Rule, Denial)> = None;
@@ -174,7 +180,7 @@ impl Policy {
                 }
                 Applies::Missing(_) | Applies::No => continue,
             };
-            let decision = rule.peek(&applied, now);
+            let decision = peek(rule, &applied, now);
             layers.push(Standing { rule, applied, decision, now });
             if let Some(denial) = decision.denial()
                 && !rule.is_dry_run()

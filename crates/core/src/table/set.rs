@@ -7,10 +7,10 @@ use crate::{Key, Timestamp};
 
 /// Lines to a set, in a table that has more than one set.
 ///
-/// Large sets run full late: 256 slots loaded to 80% overflow in fewer than one of a million. Keys
-/// are searched from their home line on and lie near it, so a set's size is paid for only by the
-/// search for a key that is not there.
-pub(super) const LINES: usize = 64;
+/// Large sets run full late: with 512 slots and a load of 80.5%, one set of a million does; with 256
+/// slots, one of two thousand. Keys are searched from their home line on and lie near it, so a set's
+/// size is paid for only by the search for a key that is not there.
+pub(super) const LINES: usize = 128;
 
 /// How long a key must have been idle for its slot to be taken before one that was never used. So
 /// long, keys that are idle between two calls keep their slots while there is room; much longer, and
@@ -22,12 +22,12 @@ const A_WHILE_NS: u64 = if cfg!(any(loom, shuttle)) { 0 } else { 10_000_000_000 
 const FEW_KEYS: usize = 1 << 14;
 
 impl Line {
-    /// How many lines hold `keys` live keys: at a load of 80%, where the odds that a set runs full are
-    /// negligible; up to 16,384 keys at a load of 50%, which is quicker. Above one set, whole sets of
-    /// 64 lines.
+    /// How many lines hold `keys` live keys: at a load of 80.5%, where a set hardly ever runs full. (Of
+    /// tables with ten million keys, one in forty has no room for some.) Up to 16,384 keys, at a load
+    /// of 50%, which is quicker. Above one set, whole sets of 128 lines.
     #[must_use]
     pub const fn for_keys(keys: usize) -> usize {
-        let spare = if keys <= FEW_KEYS { keys } else { keys.div_ceil(4) };
+        let spare = if keys <= FEW_KEYS { keys } else { keys.div_ceil(128).saturating_mul(31) };
         let lines = keys.saturating_add(spare).div_ceil(SLOTS);
         match lines {
             0 => 1,

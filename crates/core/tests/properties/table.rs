@@ -341,3 +341,33 @@ fn an_algorithm_of_ones_own_gives_its_idle_slots_to_other_keys() {
         assert!(!table.decide(key(user), Cost::ONE, now).is_allow(), "{user}");
     }
 }
+
+/// A slot that was taken while live still holds its former key's epochs. They must not be added up for
+/// the new key when its own epoch turns.
+#[test]
+fn a_slot_that_was_taken_while_live_counts_nothing_of_its_former_key_later() {
+    let counter = SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap();
+    let log = SlidingWindowLog::new(Quota::per_minute(10)).unwrap();
+    counts_nothing_of_the_former_key(counter);
+    counts_nothing_of_the_former_key(log);
+}
+
+fn counts_nothing_of_the_former_key<P: Protocol>(protocol: P) {
+    let memory = Memory::new(1, protocol.ring_words());
+    let table = memory.table(protocol).with_when_full(WhenFull::TakeOver);
+    let decide = |user, units, s: u64| {
+        let now = Timestamp::from_secs(1_000_020 + s);
+        let decision = table.decide(key(user), Cost::new(units), now);
+        assert!(decision.is_allow(), "{user} at {s} s: {decision:?}");
+        decision.remaining()
+    };
+    // The first key has units in two epochs, and is the nearest to idle.
+    assert_eq!(decide(0, 5, 0), 5);
+    assert_eq!(decide(0, 1, 11), 4);
+    (1..4).for_each(|user| assert_eq!(decide(user, 1, 21), 9));
+    assert_eq!(decide(9, 1, 22), 9);
+    assert_eq!(table.tally().taken_over(), 1);
+    // Its epochs turn, and it alone is counted.
+    assert_eq!(decide(9, 1, 31), 8);
+    assert_eq!(decide(9, 1, 42), 7);
+}

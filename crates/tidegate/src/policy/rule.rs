@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
-use tidegate_core::{Cost, Decision, Key, Protocol, Table, Tally, Timestamp, WhenFull};
+use tidegate_core::{Allowance, Cost, Decision, Key, Protocol, Table, Tally, Timestamp, WhenFull};
 
 use super::key::key_of;
 use super::{Call, KeyPart, Match, MissingKey, Reason};
@@ -234,6 +234,15 @@ impl Rule {
 
     pub(super) fn peek(&self, applied: &Applied, now: Timestamp) -> Decision {
         self.table.peek(applied.key, applied.cost, now)
+    }
+
+    /// As [`peek`](Self::peek), when it is about to be decided anyway: what would be left is not told,
+    /// and so not worked out.
+    pub(super) fn foresee(&self, applied: &Applied, now: Timestamp) -> Decision {
+        match self.table.peek(applied.key, applied.cost, now) {
+            Decision::Allow(_) => Decision::Allow(Allowance::new(0, 0)),
+            denied => denied,
+        }
     }
 
     pub(super) fn refund(&self, applied: &Applied, charged_at: Timestamp, now: Timestamp) {
