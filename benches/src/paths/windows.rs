@@ -52,9 +52,9 @@ pub(super) fn rows(effort: Effort) -> Vec<Row> {
     let times = medians(
         &mut [
             moving(bucket, 10),
-            moving(counter(1), 100),
-            moving(counter(10), 100),
-            moving(counter(60), 100),
+            moving(counter(1), 200),
+            moving(counter(10), 200),
+            moving(counter(60), 200),
             full_log(10),
             full_log(1_000),
             full_log(100_000),

@@ -117,7 +117,8 @@ impl TokenBucket {
     /// `now` in ticks, rounded down.
     #[inline]
     const fn ticks(&self, now: Timestamp) -> u64 {
-        ((now.as_nanos() as u128 * self.rate as u128) >> 62) as u64
+        // Timestamps stay below 2^62. This way the ticks are the high half of the product as it is.
+        (((now.as_nanos() << 2) as u128 * self.rate as u128) >> 64) as u64
     }
 
     /// Whether a nanosecond is a whole number of ticks.
@@ -154,6 +155,7 @@ impl Algorithm for TokenBucket {
     #[inline(always)]
     fn step(&self, word: u64, cost: Cost, now: Timestamp) -> Step {
         let ticks = self.ticks(now);
+        // How far from full; only where somebody looks at it.
         let ahead = word.saturating_sub(ticks);
         if cost.units() > self.burst {
             let denial = Denial::oversized(self.remaining(ahead), self.wait_ns(word, now));
@@ -161,7 +163,7 @@ impl Algorithm for TokenBucket {
         }
         let increment = cost.units() * self.per_unit.by();
         let room = self.tolerance - increment;
-        if ahead > room {
+        if word > ticks + room {
             // Ticks at which the excess has refilled.
             let due = word - room;
             return Step::Deny(Denial::exhausted(

@@ -17,14 +17,14 @@ pub(super) const LINES: usize = 128;
 /// the table would fill with keys that do not come back, and searches would go further.
 const A_WHILE_NS: u64 = if cfg!(any(loom, shuttle)) { 0 } else { 10_000_000_000 };
 
-/// Up to so many keys, a table is half empty: that takes 512 KiB at most, and nearly every key is in its
+/// Up to so many keys, a table is half empty: that takes 4 MiB at most, and nearly every key is in its
 /// home line.
-const FEW_KEYS: usize = 1 << 14;
+const FEW_KEYS: usize = 1 << 17;
 
 impl Line {
     /// How many lines hold `keys` live keys: at a load of 80.5%, where a set hardly ever runs full. (Of
-    /// tables with ten million keys, one in forty has no room for some.) Up to 16,384 keys, at a load
-    /// of 50%, which is quicker. Above one set, whole sets of 128 lines.
+    /// tables with ten million keys, one in forty has no room for some.) Up to 131,072 keys, at a
+    /// load of 50%, which is quicker. Above one set, whole sets of 128 lines.
     #[must_use]
     pub const fn for_keys(keys: usize) -> usize {
         let spare = if keys <= FEW_KEYS { keys } else { keys.div_ceil(128).saturating_mul(31) };

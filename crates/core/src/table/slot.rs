@@ -20,9 +20,9 @@ pub(super) const SLOTS: usize = 2;
 /// ```
 /// use tidegate_core::Line;
 ///
-/// // Room for 100,000 live keys at a load of 80.5%.
-/// let lines: Vec<Line> = (0..Line::for_keys(100_000)).map(|_| Line::new()).collect();
-/// assert_eq!(size_of_val(lines.as_slice()), 1_990_656);
+/// // Room for a million live keys at a load of 80.5%.
+/// let lines: Vec<Line> = (0..Line::for_keys(1_000_000)).map(|_| Line::new()).collect();
+/// assert_eq!(size_of_val(lines.as_slice()), 19_881_984);
 /// ```
 #[derive(Debug)]
 #[repr(align(64))]
