@@ -11,4 +11,5 @@ pub mod keys;
 pub mod measure;
 pub mod paths;
 pub mod peers;
+pub mod plot;
 pub mod report;

@@ -1,11 +1,13 @@
 //! `cargo xtask bench`: ours, the peers and the floor, in turns.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tidegate_benches::measure::Effort;
 use tidegate_benches::paths::TOPICS;
+use tidegate_benches::plot;
 use tidegate_benches::report::HEAD;
 
 /// Compares every path with the strongest peers and with the bare operations, in the same run.
@@ -28,6 +30,9 @@ struct Cli {
     /// A list of objects instead of a table
     #[arg(long)]
     json: bool,
+    /// Draws the keyed paths, by keys and threads, into this SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -50,14 +55,17 @@ fn main() -> ExitCode {
             eprint!("measuring: {name} ...\r");
         }
         let rows = rows(effort);
-        if cli.json {
-            all.extend(rows);
-            continue;
+        if !cli.json {
+            rows.iter().for_each(|row| println!("{row}"));
+            let _ = std::io::stdout().flush();
         }
-        for row in &rows {
-            println!("{row}");
-        }
-        let _ = std::io::stdout().flush();
+        all.extend(rows);
+    }
+    if let Some(file) = &cli.plot
+        && let Err(error) = plot::draw(&all, file)
+    {
+        eprintln!("error: cannot draw {}: {error}", file.display());
+        return ExitCode::FAILURE;
     }
     if cli.json {
         match serde_json::to_string_pretty(&all) {
