@@ -13,9 +13,9 @@ use tidegate_core::{AtomicU64, Line};
 
 /// A slice that begins as zeros, in memory of its own.
 ///
-/// Straight from the system, which is asked for large pages: a random look into a large table then
-/// costs one miss of the cache, and not another of the page tables (at 10 million keys, a third less
-/// time). The pages are brought in at once, so that no decision has to wait for one.
+/// Straight from the system, which is asked for large pages, so that a look into a large table misses
+/// the page tables less often: where the system grants them, that saves up to a fifth of a decision on
+/// a million keys. The pages are brought in at once, so that no decision has to wait for one.
 pub struct Pages<T> {
     map: MmapRaw,
     len: usize,
