@@ -108,6 +108,30 @@ fn a_refund_into_a_completed_epoch_races_with_its_turn() {
     });
 }
 
+/// The refund lowers the count of its epoch, a turn adds up the lowered count, and then the refund comes
+/// to the base: which has it already, and must not be lowered again.
+#[test]
+fn a_refund_that_is_overtaken_by_a_turn_is_counted_once() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(3));
+        assert!(limiter.decide(Cost::new(2), at(105)).is_allow());
+        assert!(limiter.decide(Cost::ONE, at(112)).is_allow());
+        let refunder = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.refund(Cost::ONE, at(105), at(113)))
+        };
+        let admitted = Arc::new(Admitted::default());
+        let turner = {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, &[121]))
+        };
+        refunder.join().unwrap();
+        turner.join().unwrap();
+        decide_all(&limiter, &admitted, &[122, 123]);
+        assert!(admitted.total() <= 1, "one of 105 and one of 112 stay until 130");
+    });
+}
+
 #[test]
 fn two_refunds_of_one_epoch_free_both_units_and_no_more() {
     explore(3, || {
