@@ -264,12 +264,15 @@ impl SlidingWindowCounter {
             }
             let head = self.layout.head(word);
             let decision = self.answer(ring, head, units, now);
+            // Between two readings of one open head, the base is on its epoch, unless a crash left
+            // words of different times. Then a turn brings them together.
+            let is_torn = self.sum(ring, head).is_none();
             let current = cell.load()?;
             if current != word {
                 word = current;
             } else if !decision.is_allow() || units == 0 {
                 return Some(decision);
-            } else if head.sealed || self.epoch_at(head, now) != head.epoch {
+            } else if head.sealed || is_torn || self.epoch_at(head, now) != head.epoch {
                 // A denial writes nothing, so a later epoch is entered only to be charged in.
                 word = self.turn(cell, word, now)?;
             }

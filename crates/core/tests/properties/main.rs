@@ -8,6 +8,7 @@ mod agreement;
 mod answers;
 mod history;
 
+mod corrupt;
 mod extremes;
 mod fixed_window;
 mod lesson;
