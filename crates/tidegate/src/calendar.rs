@@ -101,6 +101,12 @@ impl CalendarWindow {
         self.unit
     }
 
+    /// The name of its time zone.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        self.zone.iana_name().unwrap_or("UTC")
+    }
+
     fn look_up(&self, at: Timestamp) -> Window {
         let nanos = i128::from(at.as_nanos());
         let civil = jiff::Timestamp::from_nanosecond(nanos)

@@ -9,14 +9,15 @@ use ahash::RandomState;
 use tidegate_core::{Cost, Decision, Denial, Key, Protocol, Table, Timestamp, WhenFull};
 
 use crate::clock::{Clock, SystemClock};
-use crate::heap::Heap;
+use crate::memory::Memory;
 use crate::reservation::{Ledger, Reservation};
 
 /// One limit per key: "each user at most 20 a minute".
 ///
 /// The key is anything that hashes, and is not stored: the table keeps a fingerprint, from a hash
 /// with a random secret of this limiter. Memory is fixed when the limiter is made. What happens when
-/// more keys are live than fit, [`WhenFull`] says; by default, newcomers are denied.
+/// more keys are live than fit, [`WhenFull`] says; by default, newcomers are denied. For one that
+/// processes share, see [`SharedFile`](crate::SharedFile).
 ///
 /// ```
 /// use tidegate::{Cost, KeyedLimiter, Quota, SlidingWindowLog};
@@ -29,7 +30,7 @@ use crate::reservation::{Ledger, Reservation};
 /// # Ok::<(), tidegate::QuotaError>(())
 /// ```
 pub struct KeyedLimiter<K: ?Sized, P, C = SystemClock> {
-    table: Table<P, Heap>,
+    table: Table<P, Memory>,
     hasher: RandomState,
     clock: C,
     key: PhantomData<fn(&K)>,
@@ -42,15 +43,20 @@ impl<K: Hash + ?Sized, P: Protocol> KeyedLimiter<K, P> {
     /// A fresh limiter on the system's clock, with room for `keys` live keys.
     #[must_use]
     pub fn new(protocol: P, keys: usize) -> Self {
-        let heap = Heap::for_keys(keys, protocol.ring_words());
-        let Ok(table) = Table::new(protocol, heap) else {
-            unreachable!("the heap was made for this protocol");
-        };
-        Self { table, hasher: RandomState::new(), clock: SystemClock::new(), key: PhantomData }
+        let memory = Memory::for_keys(keys, protocol.ring_words());
+        Self::in_memory(protocol, memory, RandomState::new(), SystemClock::new())
     }
 }
 
 impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
+    /// The limiter whose state is in this memory, which was made for its protocol.
+    pub(crate) fn in_memory(protocol: P, memory: Memory, hasher: RandomState, clock: C) -> Self {
+        let Ok(table) = Table::new(protocol, memory) else {
+            unreachable!("the memory was made for this protocol");
+        };
+        Self { table, hasher, clock, key: PhantomData }
+    }
+
     /// The same limiter on another clock.
     #[must_use]
     pub fn with_clock<D: Clock>(self, clock: D) -> KeyedLimiter<K, P, D> {
@@ -154,7 +160,7 @@ impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
     }
 
     /// The table, for calls that share one reading of the clock or one hash of the key.
-    pub const fn table(&self) -> &Table<P, Heap> {
+    pub const fn table(&self) -> &Table<P, Memory> {
         &self.table
     }
 }

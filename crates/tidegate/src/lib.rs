@@ -37,21 +37,23 @@ mod reservation;
 
 mod calendar;
 mod clock;
-mod heap;
+mod memory;
 mod limit;
 mod pages;
 mod rate;
+mod shared;
 
 pub use calendar::{CalendarUnit, CalendarWindow, UnknownZone};
 pub use client::TrustedProxies;
 pub use clock::{Clock, CoarseClock, FakeClock, SystemClock};
-pub use heap::Heap;
+pub use memory::Memory;
 pub use keyed::{Account, KeyedLimiter};
 pub use limit::{AlgorithmName, Limit, LimitError, UnknownAlgorithm};
 pub use limiter::Limiter;
-pub use pages::{Pages, Zero};
+pub use pages::{Pages, Shareable};
 pub use rate::{Period, Rate, RateError};
 pub use reservation::{Ledger, Reservation};
+pub use shared::{SharedClock, SharedFile, SharedFileError};
 
 pub use tidegate_core as core;
 pub use tidegate_core::{

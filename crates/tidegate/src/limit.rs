@@ -146,6 +146,20 @@ impl Limit {
     }
 }
 
+/// All that the limit says, as in `token-bucket, 100 per minute, burst 100`. Limits of one text share
+/// their state in a [`SharedFile`](crate::SharedFile).
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.algorithm(), self.rate)?;
+        match &self.kind {
+            Kind::TokenBucket(bucket) => write!(f, ", burst {}", bucket.burst()),
+            Kind::Calendar(window) => write!(f, ", zone {}", window.calendar().zone()),
+            Kind::SlidingWindowCounter(counter) => write!(f, ", epochs {}", counter.epochs()),
+            Kind::FixedWindow(_) | Kind::SlidingWindowLog(_) => Ok(()),
+        }
+    }
+}
+
 /// Calls the algorithm that the limit has.
 macro_rules! on_each {
     ($self:expr, $inner:ident => $call:expr) => {

@@ -3,7 +3,7 @@
 use tidegate_core::{AtomicU64, Cost, Decision, Denial, Protocol, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
-use crate::heap;
+use crate::memory;
 use crate::reservation::{Ledger, Reservation};
 
 /// One limit for the whole process: "at most 50 calls a second to that service".
@@ -32,7 +32,7 @@ impl<P: Protocol> Limiter<P> {
     /// A fresh limiter on the system's clock.
     #[must_use]
     pub fn new(protocol: P) -> Self {
-        let ring = heap::ring(protocol.ring_words());
+        let ring = memory::ring(protocol.ring_words());
         let inner = tidegate_core::Limiter::with_ring(protocol, ring);
         Self { inner, clock: SystemClock::new() }
     }

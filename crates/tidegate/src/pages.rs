@@ -1,48 +1,59 @@
-//! [`Pages`]: memory that begins as zeros, on large pages where there are any.
+//! [`Pages`]: memory of atomics, of this process alone or of a file that processes share.
 //!
 //! The only `unsafe` of this crate.
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::slice;
 
 use memmap2::{MmapOptions, MmapRaw};
-use tidegate_core::{AtomicU64, Line};
+use tidegate_core::{AtomicU64, Line, Tally};
 
-/// A slice that begins as zeros, in memory of its own.
-///
-/// Straight from the system, which is asked for large pages, so that a look into a large table misses
-/// the page tables less often: where the system grants them, that saves up to a fifth of a decision on
-/// a million keys. The pages are brought in at once, so that no decision has to wait for one.
+/// A slice in pages of its own: it begins as zeros, or as what a file holds.
 pub struct Pages<T> {
     map: MmapRaw,
     len: usize,
     items: PhantomData<T>,
 }
 
-/// A type for which zeros are a value, and that any thread may use through a shared reference.
+/// A type that any bits are a value of, and that any thread or process may use through a shared
+/// reference while others do.
 ///
 /// # Safety
-/// Memory of zero bytes must be a valid `Self` that need not be dropped.
-pub unsafe trait Zero: Sync + Send {}
+/// Memory of any bytes must be a valid `Self`, at each moment while others change it, and `Self` must
+/// not need to be dropped.
+pub unsafe trait Shareable: Sync + Send {}
 
-// SAFETY: zero is a number, and an atomic has the layout of its number.
-unsafe impl Zero for AtomicU64 {}
+// SAFETY: any bits are a number, and an atomic has the layout of its number.
+unsafe impl Shareable for AtomicU64 {}
 
-// SAFETY: an array of atomic numbers, see above; a `Line` of zeros is a line of empty slots.
-unsafe impl Zero for Line {}
+// SAFETY: an array of atomic numbers, see above.
+unsafe impl Shareable for Line {}
 
-impl<T: Zero> Pages<T> {
-    /// So many zeros.
+// SAFETY: two atomic numbers, see above.
+unsafe impl Shareable for Tally {}
+
+impl<T: Shareable> Pages<T> {
+    /// Where a part of a file may begin: a multiple of so many bytes. It is the largest page that
+    /// systems use without being asked.
+    pub(crate) const ALIGN: u64 = 1 << 16;
+
+    /// So many zeros, of this process alone.
+    ///
+    /// They come straight from the system, which is asked for large pages, so that a look into a large
+    /// table misses the page tables less often: where the system grants them, that saves up to a fifth
+    /// of a decision on a million keys. The pages are brought in at once, so that no decision has to
+    /// wait for one.
     ///
     /// # Panics
     /// When the system has no memory for them.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        const { assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= 4096) };
-        let bytes = len.checked_mul(size_of::<T>()).expect("memory that can be addressed");
+        let bytes = Self::bytes(len).expect("memory that can be addressed");
         // An empty map is an error to some systems.
         let map = match MmapOptions::new().len(bytes.max(1)).map_anon() {
             Ok(map) => map,
@@ -57,6 +68,31 @@ impl<T: Zero> Pages<T> {
         }
         Self { map: MmapRaw::from(map), len, items: PhantomData }
     }
+
+    /// So many items of a file from `offset` on, which is a multiple of [`ALIGN`](Self::ALIGN). What
+    /// is written reaches all who map them.
+    ///
+    /// The file must have blocks for all of them, and must not be cut off later: a look at what is
+    /// then missing ends the process.
+    ///
+    /// # Errors
+    /// When the file ends before, or the system does not map it.
+    pub(crate) fn of_file(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+        let bytes = Self::bytes(len).ok_or(io::ErrorKind::OutOfMemory)?;
+        let end = offset.checked_add(bytes as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if !offset.is_multiple_of(Self::ALIGN) || file.metadata()?.len() < end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let map = MmapOptions::new().offset(offset).len(bytes.max(1)).map_raw(file)?;
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::PopulateRead); // as above, but no page need be written back
+        Ok(Self { map, len, items: PhantomData })
+    }
+
+    fn bytes(len: usize) -> Option<usize> {
+        const { assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= 4096) };
+        len.checked_mul(size_of::<T>())
+    }
 }
 
 impl<T> Deref for Pages<T> {
@@ -65,8 +101,9 @@ impl<T> Deref for Pages<T> {
     #[inline]
     fn deref(&self) -> &[T] {
         // SAFETY: the map is at least `len` items long, aligned to pages and so to `T`, and lives as
-        // long as `self`. It is private and anonymous, so nobody else can shorten or write it, and it
-        // began as zeros, which `Zero` says are items; since then it was only used as `&[T]`.
+        // long as `self`. Whatever its bytes are, and whoever changes them meanwhile, `Shareable` says
+        // that they are items: all of them are atomics, so there is no data race to speak of. (A file
+        // that is cut off ends the process, and gives no wrong answer.)
         unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<T>(), self.len) }
     }
 }

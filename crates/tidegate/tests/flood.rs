@@ -40,9 +40,9 @@ fn a_flood_takes_slots_over_where_the_rule_says_so_and_that_is_counted() {
 
 #[test]
 fn what_a_table_takes_is_told_before_it_is_made() {
-    let heap = tidegate::Heap::for_keys(KEYS, 3);
+    let heap = tidegate::Memory::for_keys(KEYS, 3);
     let bytes = size_of_val(heap.lines()) + size_of_val(heap.ring());
-    assert_eq!(tidegate::Heap::bytes_for_keys(KEYS, 3), Some(bytes));
-    let per_key = tidegate::Heap::bytes_for_keys(10 * KEYS, 0).unwrap() as f64 / (10 * KEYS) as f64;
+    assert_eq!(tidegate::Memory::bytes_for_keys(KEYS, 3), Some(bytes));
+    let per_key = tidegate::Memory::bytes_for_keys(10 * KEYS, 0).unwrap() as f64 / (10 * KEYS) as f64;
     assert!(per_key <= 20.0, "{per_key} bytes per key");
 }

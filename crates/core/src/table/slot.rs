@@ -49,6 +49,14 @@ impl Line {
         Self(std::array::from_fn(|_| AtomicU128::new(0)))
     }
 
+    /// Whether this machine swaps 16 bytes as one. Where it does not, a lock of the process stands in,
+    /// so that memory shared between processes will not do.
+    #[cfg(not(any(loom, shuttle)))]
+    #[must_use]
+    pub fn is_lock_free() -> bool {
+        AtomicU128::is_lock_free()
+    }
+
     pub(super) fn slots(&self) -> &[AtomicU128; SLOTS] {
         &self.0
     }

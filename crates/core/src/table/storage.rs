@@ -52,6 +52,7 @@ impl Storage for Borrowed<'_> {
 
 /// How often new keys found their set full.
 #[derive(Debug)]
+#[repr(C)] // processes share it
 pub struct Tally {
     denied: AtomicU64,
     taken_over: AtomicU64,

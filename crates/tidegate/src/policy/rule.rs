@@ -8,7 +8,7 @@ use tidegate_core::{Allowance, Cost, Decision, Key, Protocol, Table, Tally, Time
 
 use super::key::key_of;
 use super::{Call, KeyPart, Match, MissingKey, Reason};
-use crate::heap::Heap;
+use crate::memory::Memory;
 use crate::limit::Limit;
 
 /// One layer of a policy: whom it applies to, by which key, with which limit, at what cost.
@@ -32,7 +32,7 @@ pub struct Rule {
     missing_key: MissingKey,
     ipv6_prefix: u8,
     dry_run: bool,
-    table: Table<Limit, Heap>,
+    table: Table<Limit, Memory>,
     hasher: RandomState,
     dry_run_denials: AtomicU64,
 }
@@ -102,12 +102,12 @@ impl Rule {
         if key.is_empty() || keys == 0 {
             return Err(RuleError::NoKey);
         }
-        let bytes = Heap::bytes_for_keys(keys, limit.ring_words());
+        let bytes = Memory::bytes_for_keys(keys, limit.ring_words());
         if bytes.is_none_or(|bytes| bytes > Self::MAX_BYTES) {
             let words_per_key = limit.ring_words() + 2;
             return Err(RuleError::Memory { keys, bytes_per_key: words_per_key.saturating_mul(8) });
         }
-        let heap = Heap::for_keys(keys, limit.ring_words());
+        let heap = Memory::for_keys(keys, limit.ring_words());
         let Ok(table) = Table::new(limit, heap) else {
             unreachable!("the heap was made for this limit");
         };
@@ -249,7 +249,7 @@ impl Rule {
         self.table.refund(applied.key, applied.cost, charged_at, now);
     }
 
-    pub(super) fn table(&self) -> &Table<Limit, Heap> {
+    pub(super) fn table(&self) -> &Table<Limit, Memory> {
         &self.table
     }
 

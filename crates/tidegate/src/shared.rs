@@ -1,0 +1,220 @@
+//! [`SharedFile`]: tables that processes share, in a file that outlives them.
+
+mod clock;
+mod create;
+mod directory;
+mod error;
+mod header;
+
+pub use clock::SharedClock;
+pub use error::SharedFileError;
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::RandomState;
+use tidegate_core::{Line, Protocol};
+
+use crate::keyed::KeyedLimiter;
+use crate::limit::Limit;
+use crate::memory::Memory;
+use crate::pages::Pages;
+use directory::Entry;
+use header::Header;
+
+/// A file of tables that processes share: one limit for all workers of a server, and budgets that
+/// survive a restart, with no server to run.
+///
+/// Every process maps the file and decides in it directly, as fast as in memory of its own. Nothing is
+/// locked while tables are in use, so a process that is killed in the middle of a call holds nobody up
+/// and leaves nothing half done; what it had charged stays charged.
+///
+/// # What is in it
+/// Tables by name. A table is found again by its name and its limit, so each process says the same and
+/// gets the same one. With another limit it is another table, which begins fresh; the former one stays,
+/// and is found again when its limit comes back. How many keys a table has room for is settled when it
+/// is made; processes that ask for another number get the table as it is.
+///
+/// # Guarantees
+/// - **Exact.** All processes together are admitted what one alone would be.
+/// - **Conservative.** Of a process that dies, at most the call under way is lost, and then the error is
+///   toward denial: it may have been charged for nothing.
+/// - **Private.** The file is readable and writable by its owner only. It holds no keys, only
+///   fingerprints under a random secret, which is in the file too.
+///
+/// # Time
+/// See [`SharedClock`]: one time for all processes and boots, which never steps back.
+///
+/// # Power failure
+/// When the machine stops, pages of different times may be on the disk. Such a file is a valid one; a
+/// key can have back what it spent since its page was last written, which systems do within about half a
+/// minute.
+///
+/// # Limits
+/// Processes must trust each other: who can write to the file can change what it says. Do not cut the
+/// file off, nor put it on a network file system. It is for processes of one machine, built for one
+/// kind of processor.
+///
+/// ```
+/// use tidegate::{Cost, Limit, SharedFile};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("limits");
+/// let file = SharedFile::open(&path)?; // made if it is not there
+/// let limit = Limit::sliding_window_log("10 per minute".parse()?)?;
+/// let users = file.limiter::<str>("users", limit, 10_000)?;
+/// assert!(users.decide("alice", Cost::new(10)).is_allow());
+///
+/// // In another process, or after a restart:
+/// let file = SharedFile::open(&path)?;
+/// let limit = Limit::sliding_window_log("10 per minute".parse()?)?;
+/// let users = file.limiter::<str>("users", limit, 10_000)?;
+/// assert!(!users.decide("alice", Cost::ONE).is_allow());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SharedFile {
+    path: PathBuf,
+    file: File,
+    header: Arc<Header>,
+    /// Held while a table is added, together with the file's own lock, which does not keep threads of
+    /// one process apart.
+    adding: Mutex<()>,
+}
+
+impl SharedFile {
+    /// The most tables in a file.
+    pub const MAX_TABLES: usize = directory::ENTRIES;
+
+    /// Opens a file, which is made if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read and written, or is no such file, or one that was cut off, damaged, or
+    /// made by another version. The error says which, and what to do. The file is left as it is.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SharedFileError> {
+        let path = path.as_ref();
+        if !Line::is_lock_free() {
+            return Err(SharedFileError::Processor);
+        }
+        match Self::open_existing(path) {
+            Err(SharedFileError::Missing { .. }) => {
+                create::create(path)?;
+                Self::open_existing(path)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a file that is there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there is none.
+    pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, SharedFileError> {
+        let path = path.as_ref();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|error| SharedFileError::opening(path, &error))?;
+        let header = Arc::new(Header::of(path, &file)?);
+        let path = path.to_owned();
+        Ok(Self { path, file, header, adding: Mutex::new(()) })
+    }
+
+    /// One limit per key, shared with all who open the same table of the file: at most so many keys at
+    /// once, should it have to be made.
+    ///
+    /// # Errors
+    /// When the name is empty or longer than 64 bytes, the file has [`MAX_TABLES`](Self::MAX_TABLES)
+    /// others, or the disk has no room.
+    pub fn limiter<K: Hash + ?Sized>(
+        &self,
+        name: &str,
+        limit: Limit,
+        keys: usize,
+    ) -> Result<KeyedLimiter<K, Limit, SharedClock>, SharedFileError> {
+        let memory = self.memory(name, &limit, keys)?;
+        Ok(KeyedLimiter::in_memory(limit, memory, self.hasher(), self.clock()))
+    }
+
+    /// The time that all who share the file go by.
+    #[must_use]
+    pub fn clock(&self) -> SharedClock {
+        SharedClock::new(self.header.clone())
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What hashes keys, the same for all who share the file.
+    pub(crate) fn hasher(&self) -> RandomState {
+        self.header.hasher()
+    }
+
+    /// The memory of a table, which is added if it is not there.
+    pub(crate) fn memory(
+        &self,
+        name: &str,
+        limit: &Limit,
+        keys: usize,
+    ) -> Result<Memory, SharedFileError> {
+        let limit_text = limit.to_string();
+        if name.is_empty() || name.len() > directory::NAME_BYTES {
+            return Err(SharedFileError::Name { name: name.to_owned() });
+        }
+        if let Some(entry) = self.find(name, &limit_text)? {
+            return self.map(&entry, limit);
+        }
+        let _one_thread = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.lock().map_err(|error| SharedFileError::io(&self.path, "lock", &error))?;
+        let added = self.find_or_add(name, &limit_text, limit, keys);
+        // Closing would unlock it too, if this fails.
+        let _ = self.file.unlock();
+        self.map(&added?, limit)
+    }
+
+    fn find(&self, name: &str, limit: &str) -> Result<Option<Entry>, SharedFileError> {
+        let mut entries = self.header.entries(&self.path)?.into_iter();
+        Ok(entries.find(|entry| entry.name == name && entry.limit == limit))
+    }
+
+    /// With the file's lock held.
+    fn find_or_add(
+        &self,
+        name: &str,
+        limit_text: &str,
+        limit: &Limit,
+        keys: usize,
+    ) -> Result<Entry, SharedFileError> {
+        if let Some(entry) = self.find(name, limit_text)? {
+            return Ok(entry);
+        }
+        let offset = self.header.end().next_multiple_of(Pages::<Line>::ALIGN);
+        let too_large = || SharedFileError::TooLarge { name: name.to_owned(), keys };
+        let entry = Entry::new(name, limit_text, offset, keys, limit.ring_words());
+        let entry = entry.ok_or_else(too_large)?;
+        let slot = self.header.unused_entry().ok_or(SharedFileError::TooManyTables)?;
+        create::allocate(&self.file, offset, entry.end() - offset)
+            .map_err(|error| SharedFileError::io(&self.path, "make room in", &error))?;
+        self.header.commit(slot, &entry);
+        Ok(entry)
+    }
+
+    fn map(&self, entry: &Entry, limit: &Limit) -> Result<Memory, SharedFileError> {
+        if entry.ring_words != limit.ring_words() {
+            return Err(SharedFileError::damaged(&self.path, "a table's ring is of another size"));
+        }
+        entry.map(&self.file).map_err(|error| SharedFileError::io(&self.path, "map", &error))
+    }
+}
+
+impl fmt::Debug for SharedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
