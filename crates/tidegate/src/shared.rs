@@ -79,6 +79,7 @@ pub struct SharedFile {
     path: PathBuf,
     file: File,
     header: Arc<Header>,
+    clock: SharedClock,
     /// Held while a table is added, together with the file's own lock, which does not keep threads of
     /// one process apart.
     adding: Mutex<()>,
@@ -119,8 +120,8 @@ impl SharedFile {
             .open(path)
             .map_err(|error| SharedFileError::opening(path, &error))?;
         let header = Arc::new(Header::of(path, &file)?);
-        let path = path.to_owned();
-        Ok(Self { path, file, header, adding: Mutex::new(()) })
+        let clock = SharedClock::new(header.clone());
+        Ok(Self { path: path.to_owned(), file, header, clock, adding: Mutex::new(()) })
     }
 
     /// One limit per key, shared with all who open the same table of the file: at most so many keys at
@@ -142,7 +143,7 @@ impl SharedFile {
     /// The time that all who share the file go by.
     #[must_use]
     pub fn clock(&self) -> SharedClock {
-        SharedClock::new(self.header.clone())
+        self.clock.clone()
     }
 
     /// Where the file is.

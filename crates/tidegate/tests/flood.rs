@@ -43,6 +43,7 @@ fn what_a_table_takes_is_told_before_it_is_made() {
     let heap = tidegate::Memory::for_keys(KEYS, 3);
     let bytes = size_of_val(heap.lines()) + size_of_val(heap.ring());
     assert_eq!(tidegate::Memory::bytes_for_keys(KEYS, 3), Some(bytes));
-    let per_key = tidegate::Memory::bytes_for_keys(10 * KEYS, 0).unwrap() as f64 / (10 * KEYS) as f64;
+    let per_key =
+        tidegate::Memory::bytes_for_keys(10 * KEYS, 0).unwrap() as f64 / (10 * KEYS) as f64;
     assert!(per_key <= 20.0, "{per_key} bytes per key");
 }

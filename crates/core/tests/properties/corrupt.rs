@@ -111,7 +111,8 @@ fn word() -> impl Strategy<Value = u64> {
         any::<u64>(),
         Just(0),
         Just(u64::MAX),
-        (0..64_u32, 0..16_u64).prop_map(|(shift, low)| (START >> shift).rotate_left(shift / 2) | low),
+        (0..64_u32, 0..16_u64)
+            .prop_map(|(shift, low)| (START >> shift).rotate_left(shift / 2) | low),
         (0..3_u32, 0..4_u64).prop_map(|(shift, low)| START << shift | low),
     ]
 }

@@ -8,8 +8,9 @@ use tidegate_core::{Allowance, Cost, Decision, Key, Protocol, Table, Tally, Time
 
 use super::key::key_of;
 use super::{Call, KeyPart, Match, MissingKey, Reason};
-use crate::memory::Memory;
 use crate::limit::Limit;
+use crate::memory::Memory;
+use crate::shared::{SharedFile, SharedFileError};
 
 /// One layer of a policy: whom it applies to, by which key, with which limit, at what cost.
 ///
@@ -94,24 +95,44 @@ impl Rule {
         key: impl IntoIterator<Item = KeyPart>,
         keys: usize,
     ) -> Result<Self, RuleError> {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name) {
-            return Err(RuleError::Name { name: name.to_owned() });
-        }
-        let key: Vec<_> = key.into_iter().collect();
-        if key.is_empty() || keys == 0 {
-            return Err(RuleError::NoKey);
-        }
+        let key = check(name, key, keys)?;
         let bytes = Memory::bytes_for_keys(keys, limit.ring_words());
         if bytes.is_none_or(|bytes| bytes > Self::MAX_BYTES) {
             let words_per_key = limit.ring_words() + 2;
             return Err(RuleError::Memory { keys, bytes_per_key: words_per_key.saturating_mul(8) });
         }
-        let heap = Memory::for_keys(keys, limit.ring_words());
-        let Ok(table) = Table::new(limit, heap) else {
-            unreachable!("the heap was made for this limit");
+        let memory = Memory::for_keys(keys, limit.ring_words());
+        Ok(Self::in_memory(name, limit, key, memory, RandomState::new()))
+    }
+
+    /// As [`with_keys`](Self::with_keys), with its state in a file, where all processes that have a rule
+    /// of this name and limit share it. Give the policy the [file's clock](SharedFile::clock).
+    ///
+    /// # Errors
+    /// As [`with_keys`](Self::with_keys), and when the file has no such table and no room for one.
+    pub fn shared(
+        name: &str,
+        limit: Limit,
+        key: impl IntoIterator<Item = KeyPart>,
+        keys: usize,
+        file: &SharedFile,
+    ) -> Result<Self, RuleError> {
+        let key = check(name, key, keys)?;
+        let memory = file.memory(name, &limit, keys).map_err(RuleError::Shared)?;
+        Ok(Self::in_memory(name, limit, key, memory, file.hasher()))
+    }
+
+    fn in_memory(
+        name: &str,
+        limit: Limit,
+        key: Vec<KeyPart>,
+        memory: Memory,
+        hasher: RandomState,
+    ) -> Self {
+        let Ok(table) = Table::new(limit, memory) else {
+            unreachable!("the memory was made for this limit");
         };
-        Ok(Self {
+        Self {
             name: name.to_owned(),
             key,
             matching: Match::everyone(),
@@ -120,9 +141,9 @@ impl Rule {
             ipv6_prefix: Self::DEFAULT_IPV6_PREFIX,
             dry_run: false,
             table,
-            hasher: RandomState::new(),
+            hasher,
             dry_run_denials: AtomicU64::new(0),
-        })
+        }
     }
 
     /// The same rule, only for some calls.
@@ -260,6 +281,23 @@ impl Rule {
     }
 }
 
+/// The parts of the key, once they and the name are found to be sound.
+fn check(
+    name: &str,
+    key: impl IntoIterator<Item = KeyPart>,
+    keys: usize,
+) -> Result<Vec<KeyPart>, RuleError> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name) {
+        return Err(RuleError::Name { name: name.to_owned() });
+    }
+    let key: Vec<_> = key.into_iter().collect();
+    if key.is_empty() || keys == 0 {
+        return Err(RuleError::NoKey);
+    }
+    Ok(key)
+}
+
 impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the hasher: its secret is what keeps callers from aiming at each other's slots.
@@ -291,6 +329,8 @@ pub enum RuleError {
         /// The bytes that each takes.
         bytes_per_key: usize,
     },
+    /// The file has no table for the rule.
+    Shared(SharedFileError),
     /// The prefix is not 32 to 128.
     Ipv6Prefix {
         /// The prefix.
@@ -302,7 +342,7 @@ impl RuleError {
     /// The field of a policy file that is wrong.
     pub(super) const fn field(&self) -> &'static str {
         match self {
-            Self::Name { .. } => "name",
+            Self::Name { .. } | Self::Shared(_) => "name",
             Self::NoKey => "key",
             Self::Memory { .. } => "keys",
             Self::Ipv6Prefix { .. } => "ipv6_prefix",
@@ -324,6 +364,7 @@ impl fmt::Display for RuleError {
                 "{keys} keys of {bytes_per_key} bytes take more than {} GiB; give fewer keys, or use the algorithm `sliding-window-counter`",
                 Rule::MAX_BYTES >> 30
             ),
+            Self::Shared(error) => error.fmt(f),
             Self::Ipv6Prefix { prefix } => {
                 write!(f, "an IPv6 prefix of {prefix} bits is not one; give 32 to 128")
             }

@@ -13,7 +13,9 @@ use crate::clock::{Clock, SystemClock};
 /// clock forward, and never steps back.
 ///
 /// Between readings of the wall clock, which are some tenths of a second apart, it runs on the
-/// processor's counter; the latest time that anybody saw is kept in the file.
+/// processor's counter; the latest time that anybody saw is kept in the file. What two processes read at
+/// one moment is as far apart as their counters have drifted meanwhile. A reading that is behind frees
+/// nothing early.
 ///
 /// - **A wall clock that jumps forward**, and a machine that wakes from sleep, are followed: units come
 ///   back early by no more than the jump.

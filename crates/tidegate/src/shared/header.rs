@@ -66,7 +66,8 @@ fn hasher([a, b, c, d]: [u64; 4]) -> RandomState {
 impl Header {
     /// The header of an open file, once it is found to be sound.
     pub(super) fn of(path: &Path, file: &File) -> Result<Self, SharedFileError> {
-        let metadata = file.metadata().map_err(|error| SharedFileError::io(path, "look at", &error))?;
+        let metadata =
+            file.metadata().map_err(|error| SharedFileError::io(path, "look at", &error))?;
         if !metadata.is_file() {
             return Err(SharedFileError::NotAFile { path: path.to_owned() });
         }

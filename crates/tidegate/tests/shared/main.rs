@@ -1,0 +1,7 @@
+//! Tables in a file, shared by real processes: exact together, and sound after any of them dies.
+
+mod bad_files;
+mod exact;
+mod kills;
+mod time;
+mod worker;
