@@ -53,7 +53,7 @@ pub use limiter::Limiter;
 pub use protocol::{Cell, Entry, Protocol, Swap};
 pub use quota::{Quota, QuotaError};
 pub use sync::AtomicU64;
-pub use table::{Borrowed, Line, Storage, Table, TableError, Tally, WhenFull};
+pub use table::{Borrowed, Fault, Line, LiveKey, Storage, Table, TableError, Tally, WhenFull};
 pub use time::Timestamp;
 
 #[cfg(any(loom, shuttle))]

@@ -1,11 +1,13 @@
 //! [`Table`]: one limit, a state for each key, in fixed memory.
 
 mod claim;
+mod inspect;
 mod live;
 mod set;
 mod slot;
 mod storage;
 
+pub use inspect::{Fault, LiveKey};
 pub use slot::Line;
 pub use storage::{Borrowed, Storage, TableError, Tally};
 

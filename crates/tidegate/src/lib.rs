@@ -53,10 +53,11 @@ pub use memory::Memory;
 pub use pages::{Pages, Shareable};
 pub use rate::{Period, Rate, RateError};
 pub use reservation::{Ledger, Reservation};
-pub use shared::{SharedClock, SharedFile, SharedFileError};
+pub use shared::{SharedClock, SharedFile, SharedFileError, SharedTable};
 
 pub use tidegate_core as core;
 pub use tidegate_core::{
-    Allowance, Cause, Cost, Decision, Denial, FixedWindow, Key, Protocol, Quota, QuotaError, Retry,
-    SlidingWindowCounter, SlidingWindowLog, Tally, Timestamp, TokenBucket, WhenFull,
+    Allowance, Cause, Cost, Decision, Denial, Fault, FixedWindow, Key, LiveKey, Protocol, Quota,
+    QuotaError, Retry, SlidingWindowCounter, SlidingWindowLog, Tally, Timestamp, TokenBucket,
+    WhenFull,
 };

@@ -160,6 +160,39 @@ impl fmt::Display for Limit {
     }
 }
 
+/// Reads what `Display` writes.
+impl FromStr for Limit {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        let malformed = || LimitError::Malformed { text: text.to_owned() };
+        let mut parts = text.split(", ");
+        let algorithm: AlgorithmName =
+            parts.next().and_then(|name| name.parse().ok()).ok_or_else(malformed)?;
+        let rate: Rate = parts.next().ok_or_else(malformed)?.parse()?;
+        let option = parts.next().map(|option| option.split_once(' ').ok_or_else(malformed));
+        let option = option.transpose()?;
+        if parts.next().is_some() {
+            return Err(malformed());
+        }
+        let number = |value: &str| value.parse::<u64>().map_err(|_| malformed());
+        match (algorithm, option) {
+            (AlgorithmName::TokenBucket, Some(("burst", burst))) => {
+                Self::token_bucket(rate, Some(number(burst)?))
+            }
+            (AlgorithmName::FixedWindow, None) => Self::fixed_window(rate, None),
+            (AlgorithmName::FixedWindow, Some(("zone", zone))) => {
+                Self::fixed_window(rate, Some(zone))
+            }
+            (AlgorithmName::SlidingWindowCounter, Some(("epochs", epochs))) => {
+                Self::sliding_window_counter(rate, number(epochs)? as usize)
+            }
+            (AlgorithmName::SlidingWindowLog, None) => Self::sliding_window_log(rate),
+            _ => Err(malformed()),
+        }
+    }
+}
+
 /// Calls the algorithm that the limit has.
 macro_rules! on_each {
     ($self:expr, $inner:ident => $call:expr) => {
@@ -280,6 +313,11 @@ impl std::error::Error for UnknownAlgorithm {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitError {
+    /// A text is no limit, as `Display` writes it.
+    Malformed {
+        /// The text.
+        text: String,
+    },
     /// The rate makes no quota.
     Rate(RateError),
     /// The algorithm refuses the quota.
@@ -310,6 +348,10 @@ impl From<QuotaError> for LimitError {
 impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Malformed { text } => write!(
+                f,
+                "`{text}` is not a limit; write it as in `token-bucket, 100 per minute, burst 100`"
+            ),
             Self::Rate(error) => error.fmt(f),
             Self::Quota(error) => error.fmt(f),
             Self::UnknownZone { zone } => write!(
@@ -327,3 +369,43 @@ impl fmt::Display for LimitError {
 }
 
 impl std::error::Error for LimitError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_reads_as_it_is_written() {
+        let rate = |text: &str| text.parse::<Rate>().unwrap();
+        for limit in [
+            Limit::token_bucket(rate("100 per minute"), None),
+            Limit::token_bucket(rate("7 per 3 hours"), Some(20)),
+            Limit::fixed_window(rate("5 per 90 seconds"), None),
+            Limit::fixed_window(rate("10000 per day"), None),
+            Limit::fixed_window(rate("10000 per month"), Some("Europe/Berlin")),
+            Limit::sliding_window_counter(rate("60 per minute"), 12),
+            Limit::sliding_window_log(rate("3 per second")),
+        ] {
+            let text = limit.unwrap().to_string();
+            let read: Limit = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(read.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_limit_is_refused() {
+        for text in [
+            "",
+            "token-bucket",
+            "token-bucket, 100 per minute",
+            "token-bucket, 100 per minute, burst",
+            "token-bucket, 100 per minute, burst x",
+            "token-bucket, 100 per minute, burst 1, burst 1",
+            "sliding-window-log, 3 per second, epochs 4",
+            "leaky, 3 per second",
+        ] {
+            let error = text.parse::<Limit>().unwrap_err().to_string();
+            assert!(error.contains("is not a limit; write it as in"), "{text}: {error}");
+        }
+    }
+}

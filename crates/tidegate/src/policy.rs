@@ -25,6 +25,7 @@ use tidegate_core::{Cost, Decision, Denial, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
 use crate::reservation::Reservation;
+use crate::shared::SharedFile;
 use rule::{Applied, Applies};
 
 /// Layers of rules that a call must pass, all or nothing.
@@ -126,6 +127,38 @@ impl Policy {
         clock: impl Clock + Send + Sync + 'static,
     ) -> Result<Self, FileError> {
         file::parse(source, clock)
+    }
+
+    /// A policy from a text that says where it comes from, with its state in a file: all processes that
+    /// do the same share its limits, and what was spent is still spent after a restart.
+    ///
+    /// A rule's state is found again by the rule's name and limit, whatever else has changed; a rule with
+    /// another limit begins fresh. The policy goes by the [file's clock](SharedFile::clock).
+    ///
+    /// ```
+    /// use tidegate::SharedFile;
+    /// use tidegate::policy::{Call, Policy, Source};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("limits");
+    /// let source = Source::new("policy", r#"
+    ///     [[rule]]
+    ///     name = "user"
+    ///     limit = "1 per hour"
+    ///     key = "user"
+    /// "#);
+    /// let call = Call::new("GET", "/chat").by_user("alice");
+    /// let policy = Policy::shared(&source, &SharedFile::open(&path)?)?;
+    /// assert!(policy.decide(&call).is_allow());
+    /// let restarted = Policy::shared(&source, &SharedFile::open(&path)?)?;
+    /// assert!(!restarted.decide(&call).is_allow());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Policy::from_toml`], and when the file has no room for a rule.
+    pub fn shared(source: &Source<'_>, file: &SharedFile) -> Result<Self, FileError> {
+        file::parse_shared(source, file)
     }
 
     /// The rules, in their order.

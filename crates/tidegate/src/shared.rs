@@ -5,9 +5,11 @@ mod create;
 mod directory;
 mod error;
 mod header;
+mod table;
 
 pub use clock::SharedClock;
 pub use error::SharedFileError;
+pub use table::SharedTable;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -138,6 +140,31 @@ impl SharedFile {
     ) -> Result<KeyedLimiter<K, Limit, SharedClock>, SharedFileError> {
         let memory = self.memory(name, &limit, keys)?;
         Ok(KeyedLimiter::in_memory(limit, memory, self.hasher(), self.clock()))
+    }
+
+    /// The tables that are in the file, to look at.
+    ///
+    /// # Errors
+    /// When the directory is damaged, or has a limit that this version does not know.
+    pub fn tables(&self) -> Result<Vec<SharedTable>, SharedFileError> {
+        let entries = self.header.entries(&self.path)?;
+        let table = |entry: Entry| {
+            let limit: Limit = entry.limit.parse().map_err(|_| {
+                SharedFileError::damaged(&self.path, "a table has a limit that is none")
+            })?;
+            let memory = self.map(&entry, &limit)?;
+            Ok(SharedTable::new(entry.name, limit, memory))
+        };
+        entries.into_iter().map(table).collect()
+    }
+
+    /// How many bytes the file has.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn bytes(&self) -> Result<u64, SharedFileError> {
+        let metadata = self.file.metadata();
+        Ok(metadata.map_err(|error| SharedFileError::io(&self.path, "look at", &error))?.len())
     }
 
     /// The time that all who share the file go by.

@@ -109,6 +109,11 @@ pub(super) const fn fingerprint(key: Key) -> u64 {
     key.hash() << FINGERPRINT_SHIFT
 }
 
+/// The bits of the key's hash that the fingerprint is.
+pub(super) const fn key_bits(head: Head) -> u64 {
+    head.tag >> FINGERPRINT_SHIFT
+}
+
 /// The tag of a live slot of a key, in any version.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LiveTag(u64);

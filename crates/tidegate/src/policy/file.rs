@@ -30,6 +30,7 @@ use super::{CostRule, KeyPart, Match, MissingKey, PathPattern, Policy, Rule};
 use crate::clock::Clock;
 use crate::limit::{AlgorithmName, Limit};
 use crate::rate::Rate;
+use crate::shared::SharedFile;
 
 /// A text, and what to call it in errors: a file's name.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +122,11 @@ pub(super) fn parse(
     RuleSpec::policy(&file.rule, source, clock)
 }
 
+pub(super) fn parse_shared(source: &Source<'_>, shared: &SharedFile) -> Result<Policy, FileError> {
+    let file: PolicyFile = source.parse()?;
+    RuleSpec::shared_policy(&file.rule, source, shared)
+}
+
 /// A `[[rule]]` as it stands in a file, for adapters whose files hold rules among other things.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,20 +169,47 @@ impl RuleSpec {
         source: &Source<'_>,
         clock: impl Clock + Send + Sync + 'static,
     ) -> Result<Policy, FileError> {
+        Self::build_policy(rules, source, None, clock)
+    }
+
+    /// The policy of these rules, with their state in a file; see
+    /// [`Policy::shared`](super::Policy::shared).
+    ///
+    /// # Errors
+    /// As [`policy`](Self::policy), and when the file has no room.
+    pub fn shared_policy(
+        rules: &[Spanned<Self>],
+        source: &Source<'_>,
+        shared: &SharedFile,
+    ) -> Result<Policy, FileError> {
+        Self::build_policy(rules, source, Some(shared), shared.clock())
+    }
+
+    fn build_policy(
+        rules: &[Spanned<Self>],
+        source: &Source<'_>,
+        shared: Option<&SharedFile>,
+        clock: impl Clock + Send + Sync + 'static,
+    ) -> Result<Policy, FileError> {
         let built: Result<Vec<_>, _> =
-            rules.iter().map(|rule| rule.get_ref().build(source)).collect();
+            rules.iter().map(|rule| rule.get_ref().build(source, shared)).collect();
         let last = rules.last().map_or(0..0, |rule| rule.get_ref().name.span());
         Policy::with_clock(built?, clock).map_err(|error| source.error(last, "rule", &error))
     }
 
-    fn build(&self, source: &Source<'_>) -> Result<Rule, FileError> {
+    fn build(&self, source: &Source<'_>, shared: Option<&SharedFile>) -> Result<Rule, FileError> {
         let limit = self.build_limit(source)?;
         let parse_key = |part: &Spanned<String>| {
             part.get_ref().parse().map_err(|error| self.error(source, part, "key", &error))
         };
         let key: Vec<KeyPart> = self.key.0.iter().map(parse_key).collect::<Result<_, _>>()?;
         let keys = self.keys.as_ref().map_or(Rule::DEFAULT_KEYS, |keys| *keys.get_ref());
-        let rule = Rule::with_keys(self.name.get_ref(), limit, key, keys).map_err(|error| {
+        let name = self.name.get_ref();
+        let rule = match shared {
+            None => Rule::with_keys(name, limit, key, keys),
+            Some(file) => Rule::shared(name, limit, key, keys, file),
+        };
+        let rule = rule.map_err(|error| {
             let span = self.keys.as_ref().map_or(self.name.span(), Spanned::span);
             self.error_at(source, span, error.field(), &error)
         })?;

@@ -77,6 +77,9 @@ fn after_any_deaths_every_key_has_its_limit_again() {
         let text = format!("{algorithm} 5 per second");
         storm(&path, &text, Job::Churn);
         let file = SharedFile::open(&path).unwrap();
+        for table in file.tables().unwrap() {
+            assert_eq!(table.faults(tidegate::Clock::now(&file.clock())), [], "{algorithm}");
+        }
         let limiter = file.limiter::<u32>(TABLE, limit(&text), KEYS).unwrap();
         let later = FakeClock::at(NOW + Duration::from_secs(1_000_000_000));
         let limiter = limiter.with_clock(&later);
