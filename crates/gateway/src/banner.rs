@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tidegate::policy::{CostRule, Policy};
 
@@ -10,6 +11,7 @@ pub(crate) struct Banner<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) upstream: Option<String>,
     pub(crate) policy: &'a Policy,
+    pub(crate) state: Option<&'a Path>,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -22,6 +24,18 @@ impl fmt::Display for Banner<'_> {
             env!("CARGO_PKG_VERSION")
         )?;
         self.write_rules(f)?;
+        match self.state {
+            Some(file) => {
+                writeln!(f, "\nWhat was spent is kept in {}", file.display())?;
+                writeln!(
+                    f,
+                    "and still spent after a restart. Look into it: tidegate inspect FILE"
+                )?;
+            }
+            None => {
+                writeln!(f, "\nWhat was spent is kept in this process, and forgotten at its end.")?
+            }
+        }
         if self.upstream.is_some() {
             return writeln!(f, "\nTry it: curl -i {url}/    Stop it: Ctrl-C");
         }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use tidegate::SystemClock;
 use tidegate::policy::{FileError, PathPattern, Policy, RuleSpec, Source, Spanned};
+use tidegate::{SharedFile, SystemClock};
 
 use crate::address::{parse_address, parse_network};
 use crate::identity::Users;
@@ -26,6 +26,10 @@ pub(crate) struct Config {
     pub(crate) users: Users,
     pub(crate) auth_required: Vec<PathPattern>,
     pub(crate) policy: Policy,
+    /// The file that the policy's state is in; without one, it is in this process.
+    pub(crate) state: Option<PathBuf>,
+    /// Whether others may listen on the same address.
+    pub(crate) reuse_port: bool,
 }
 
 /// The file as it stands.
@@ -68,24 +72,32 @@ struct UserSpec {
 
 impl Config {
     /// The demo.
-    pub(crate) fn built_in() -> Result<Self, ConfigError> {
-        Self::parse(&Source::new("built-in", DEFAULT))
+    pub(crate) fn built_in(state: Option<&SharedFile>) -> Result<Self, ConfigError> {
+        Ok(Self::parse(&Source::new("built-in", DEFAULT), state)?)
     }
 
-    pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+    /// The text of a configuration file.
+    pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
             path: path.display().to_string(),
             reason: error.to_string(),
-        })?;
+        })
+    }
+
+    pub(crate) fn from_text(
+        path: &Path,
+        text: &str,
+        state: Option<&SharedFile>,
+    ) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let config = Self::parse(&Source::new(&name, &text))?;
+        let config = Self::parse(&Source::new(&name, text), state)?;
         if config.upstream.is_none() {
             tracing::warn!("{name} has no [upstream], so the demo API stands in its place");
         }
         Ok(config)
     }
 
-    fn parse(source: &Source<'_>) -> Result<Self, ConfigError> {
+    fn parse(source: &Source<'_>, state: Option<&SharedFile>) -> Result<Self, FileError> {
         let file: File = source.parse()?;
         let trusted = |text: &Spanned<String>| {
             let network = parse_network(text.get_ref());
@@ -101,7 +113,12 @@ impl Config {
             upstream: file.upstream.as_ref().map(|spec| upstream(spec, source)).transpose()?,
             users: users(&file.user, source)?,
             auth_required: file.auth.required.iter().map(required).collect::<Result<_, _>>()?,
-            policy: RuleSpec::policy(&file.rule, source, SystemClock::new())?,
+            policy: match state {
+                None => RuleSpec::policy(&file.rule, source, SystemClock::new())?,
+                Some(state) => RuleSpec::shared_policy(&file.rule, source, state)?,
+            },
+            state: state.map(|state| state.path().to_owned()),
+            reuse_port: false,
         })
     }
 }
@@ -179,12 +196,12 @@ mod tests {
     fn error(text: &str) -> String {
         let rule = "\n[[rule]]\nname = \"ip\"\nlimit = \"1 per s\"\nkey = \"ip\"\n";
         let text = format!("{text}{rule}");
-        Config::parse(&Source::new("t.toml", &text)).map(|_| ()).expect_err(&text).to_string()
+        Config::parse(&Source::new("t.toml", &text), None).map(|_| ()).expect_err(&text).to_string()
     }
 
     #[test]
     fn the_built_in_configuration_has_the_three_layers() {
-        let config = Config::built_in().unwrap();
+        let config = Config::built_in(None).unwrap();
         let rules: Vec<_> = config.policy.rules().iter().map(|rule| rule.name()).collect();
         assert_eq!(rules, ["ip", "user", "budget"]);
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");

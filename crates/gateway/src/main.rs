@@ -3,6 +3,8 @@
 mod address;
 mod cli;
 mod config;
+mod inspect;
+mod state;
 
 mod banner;
 mod server;
@@ -29,6 +31,9 @@ fn main() -> ExitCode {
         let written = std::io::stdout().write_all(config::DEFAULT.as_bytes());
         return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Some(cli::Command::Inspect(inspect)) = &cli.command {
+        return show(inspect.run());
+    }
     let config = match cli.config() {
         Ok(config) => config,
         Err(error) => {
@@ -49,6 +54,20 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what was found, and fails when it is not sound.
+fn show(findings: Result<inspect::Findings, tidegate::SharedFileError>) -> ExitCode {
+    match findings {
+        Ok(findings) => {
+            let written = std::io::stdout().write_all(findings.text.as_bytes());
+            if written.is_ok() && findings.is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }

@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::banner::Banner;
 use crate::config::Config;
@@ -22,6 +22,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long open requests may go on after the stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
 /// The most streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
@@ -29,10 +32,11 @@ const MAX_STREAMS: u32 = 256;
 pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
     let address = config.listen;
     let failed = |reason| ServerError::Listen { address, reason };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listen(address, config.reuse_port).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let upstream = config.upstream.as_ref().map(ToString::to_string);
-    let banner = Banner { address, upstream, policy: &config.policy }.to_string();
+    let state = config.state.as_deref();
+    let banner = Banner { address, upstream, policy: &config.policy, state }.to_string();
     // Nobody may be reading; that is no reason to stop.
     let _ = io::stdout().write_all(banner.as_bytes());
 
@@ -59,6 +63,15 @@ pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
         () = told_to_stop() => tracing::warn!("told again, so requests are cut off"),
     }
     Ok(())
+}
+
+fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As usual, so that a restart need not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(reuse_port)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn serve(

@@ -6,3 +6,4 @@ mod chat;
 mod command_line;
 mod limits;
 mod passing_on;
+mod state;

@@ -13,13 +13,14 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 /// A running gateway, killed when it is dropped.
 pub struct Gateway {
     process: Child,
     address: SocketAddr,
     _config: Option<NamedTempFile>,
+    _state: TempDir,
 }
 
 impl Gateway {
@@ -37,9 +38,17 @@ impl Gateway {
     }
 
     fn start(args: &[&str], config: Option<NamedTempFile>) -> Self {
+        // Not the user's own, which other gateways on this machine use.
+        let state = tempfile::tempdir().unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["--listen", "127.0.0.1:0"])
             .args(args)
+            .args(
+                (!args.contains(&"--listen"))
+                    .then_some(["--listen", "127.0.0.1:0"])
+                    .iter()
+                    .flatten(),
+            )
+            .env("STATE_DIRECTORY", state.path())
             .env("TIDEGATE_TEST_KEY", "upstream-secret")
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -49,7 +58,7 @@ impl Gateway {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
         let address = first.split("http://").nth(1).and_then(|rest| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("no address in {first:?}")).parse().unwrap();
-        Self { process, address, _config: config }
+        Self { process, address, _config: config, _state: state }
     }
 
     pub fn address(&self) -> SocketAddr {
