@@ -3,6 +3,7 @@
 mod claim;
 mod inspect;
 mod live;
+mod mend;
 mod set;
 mod slot;
 mod storage;

@@ -26,11 +26,7 @@ impl fmt::Display for Banner<'_> {
         self.write_rules(f)?;
         match self.state {
             Some(file) => {
-                writeln!(f, "\nWhat was spent is kept in {}", file.display())?;
-                writeln!(
-                    f,
-                    "and still spent after a restart. Look into it: tidegate inspect FILE"
-                )?;
+                writeln!(f, "\nWhat was spent outlives a restart, in {}", file.display())?;
             }
             None => {
                 writeln!(f, "\nWhat was spent is kept in this process, and forgotten at its end.")?

@@ -159,6 +159,11 @@ impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
         Key::from_hash(self.hasher.hash_one(key))
     }
 
+    /// Its clock.
+    pub const fn clock(&self) -> &C {
+        &self.clock
+    }
+
     /// The table, for calls that share one reading of the clock or one hash of the key.
     pub const fn table(&self) -> &Table<P, Memory> {
         &self.table

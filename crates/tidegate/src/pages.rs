@@ -40,7 +40,7 @@ unsafe impl Shareable for Tally {}
 impl<T: Shareable> Pages<T> {
     /// Where a part of a file may begin: a multiple of so many bytes. It is the largest page that
     /// systems use without being asked.
-    pub(crate) const ALIGN: u64 = 1 << 16;
+    pub const ALIGN: u64 = 1 << 16;
 
     /// So many zeros, of this process alone.
     ///
@@ -77,7 +77,7 @@ impl<T: Shareable> Pages<T> {
     ///
     /// # Errors
     /// When the file ends before, or the system does not map it.
-    pub(crate) fn of_file(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+    pub fn of_file(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let bytes = Self::bytes(len).ok_or(io::ErrorKind::OutOfMemory)?;
         let end = offset.checked_add(bytes as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
         if !offset.is_multiple_of(Self::ALIGN) || file.metadata()?.len() < end {

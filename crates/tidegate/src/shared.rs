@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ahash::RandomState;
 use tidegate_core::{Line, Protocol};
 
+use crate::clock::Clock;
 use crate::keyed::KeyedLimiter;
 use crate::limit::Limit;
 use crate::memory::Memory;
@@ -51,9 +52,9 @@ use header::Header;
 /// See [`SharedClock`]: one time for all processes and boots, which never steps back.
 ///
 /// # Power failure
-/// When the machine stops, pages of different times may be on the disk. Such a file is a valid one; a
-/// key can have back what it spent since its page was last written, which systems do within about half a
-/// minute.
+/// When the machine stops, pages of different times may be on the disk. Such a file is a valid one, and is
+/// mended by who opens it first after that. A key can have back what it spent since its page was last
+/// written, which systems do within about half a minute.
 ///
 /// # Limits
 /// Processes must trust each other: who can write to the file can change what it says. Do not cut the
@@ -123,7 +124,11 @@ impl SharedFile {
             .map_err(|error| SharedFileError::opening(path, &error))?;
         let header = Arc::new(Header::of(path, &file)?);
         let clock = SharedClock::new(header.clone());
-        Ok(Self { path: path.to_owned(), file, header, clock, adding: Mutex::new(()) })
+        let opened = Self { path: path.to_owned(), file, header, clock, adding: Mutex::new(()) };
+        if opened.header.is_of_another_boot() {
+            opened.mend()?;
+        }
+        Ok(opened)
     }
 
     /// One limit per key, shared with all who open the same table of the file: at most so many keys at
@@ -204,6 +209,22 @@ impl SharedFile {
         // Closing would unlock it too, if this fails.
         let _ = self.file.unlock();
         self.map(&added?, limit)
+    }
+
+    /// Makes the tables sound after the machine has stopped. Others that open the file wait.
+    fn mend(&self) -> Result<(), SharedFileError> {
+        self.file.lock().map_err(|error| SharedFileError::io(&self.path, "lock", &error))?;
+        let mended = self.tables().map(|tables| {
+            // Somebody may have been first.
+            if self.header.is_of_another_boot() {
+                for table in &tables {
+                    table.mend(self.clock.now());
+                }
+                self.header.is_sound();
+            }
+        });
+        let _ = self.file.unlock();
+        mended
     }
 
     fn find(&self, name: &str, limit: &str) -> Result<Option<Entry>, SharedFileError> {

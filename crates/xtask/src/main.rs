@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask test` and the others, so that nobody needs to remember them.
 
 mod counts;
+mod crash;
 mod fuzz;
 mod mutants;
 mod planted;
@@ -40,6 +41,12 @@ enum Chore {
         #[arg(long)]
         record: bool,
     },
+    /// Kills processes that share a file: at random, and at every instruction of every operation.
+    Crash {
+        /// How many are killed at random, for each algorithm and kind of call
+        #[arg(long, default_value_t = 1_000)]
+        kills: u32,
+    },
     /// Fuzzes for long: each target, or one, for so many seconds.
     Fuzz {
         /// The target [default: all, one after the other]
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
         Chore::Mutants { shard } => mutants::all(shard.as_deref()),
         Chore::Planted { only } => planted::plant_all(&only),
         Chore::Bench { arguments } => bench(&arguments),
+        Chore::Crash { kills } => crash::all(kills),
         Chore::Counts { record } => counts::all(record),
         Chore::Fuzz { target, seconds } => fuzz::long(target.as_deref(), seconds),
     };

@@ -3,16 +3,17 @@
 use std::time::Instant;
 
 use crate::run::{Failure, root, run, run_with};
-use crate::{counts, fuzz};
+use crate::{counts, crash, fuzz};
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("format", format),
     ("lints", lints),
     ("docs", docs),
     ("tests", tests),
     ("models", models),
+    ("crash", crash::smoke),
     ("no-std", no_std),
     ("benches", benches),
     ("counts", || counts::all(false)),

@@ -1,5 +1,6 @@
 //! A table as people look at it: its live keys, and whether it is sound.
 
+use super::mend::is_one_key;
 use super::set;
 use super::slot::{self, SLOTS, SlotCell};
 use super::{Line, Storage, Table};
@@ -70,11 +71,8 @@ impl<P: Protocol, S: Storage> Table<P, S> {
                 if idle_at > latest {
                     each(Fault::TooLate { slot: index, idle_at });
                 }
-                let is_same = |other: slot::Head| {
-                    other.is_live() && other.fingerprint() == head.fingerprint()
-                };
                 for (other, slot) in slots().skip(index - first * SLOTS + 1) {
-                    if is_same(slot::load(slot)) {
+                    if is_one_key(head, slot::load(slot)) {
                         each(Fault::TwoSlots { first: index, second: first * SLOTS + other });
                     }
                 }

@@ -24,6 +24,7 @@ use crate::pages::Pages;
 /// | 1 | version of the format |
 /// | 2 | what a known value hashes to |
 /// | 3 to 6 | secret of the hasher |
+/// | 7 | what the identity of the boot in which all tables were last found sound hashes to |
 /// | 8 | latest time that was seen, ns since the Unix epoch |
 /// | 16 | end of the last table, in bytes from the start |
 /// | from 64 | directory of tables |
@@ -35,6 +36,7 @@ pub(super) struct Header {
 const MAGIC: u64 = u64::from_le_bytes(*b"TIDEGATE");
 const VERSION: u64 = 1;
 const SECRET: usize = 3;
+const BOOT: usize = 7;
 const LATEST: usize = 8;
 const END: usize = 16;
 const DIRECTORY: usize = 64;
@@ -144,6 +146,24 @@ impl Header {
             return Err(SharedFileError::damaged(path, "its tables overlap"));
         }
         Ok(entries)
+    }
+
+    /// Whether the machine may have stopped since the tables were last found sound.
+    pub(super) fn is_of_another_boot(&self) -> bool {
+        // Acquire: pairs with the release of who has mended them.
+        self.words[BOOT].load(Ordering::Acquire) != self.boot()
+    }
+
+    /// The tables are sound in this boot. With the file's lock held.
+    pub(super) fn is_sound(&self) {
+        // Release: whoever sees it sees the tables as they were mended.
+        self.words[BOOT].store(self.boot(), Ordering::Release);
+    }
+
+    /// Tells boots of the machine apart; 1 where the system does not say.
+    fn boot(&self) -> u64 {
+        let identity = std::fs::read("/proc/sys/kernel/random/boot_id");
+        identity.map_or(1, |identity| self.hasher().hash_one(identity))
     }
 
     pub(super) fn unused_entry(&self) -> Option<usize> {

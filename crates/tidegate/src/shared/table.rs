@@ -82,4 +82,9 @@ impl SharedTable {
         self.table.verify(now + self.limit().window() + year, |fault| faults.push(fault));
         faults
     }
+
+    /// See [`Table::mend`].
+    pub(super) fn mend(&self, now: Timestamp) -> usize {
+        self.table.mend(now)
+    }
 }
