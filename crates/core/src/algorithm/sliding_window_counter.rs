@@ -283,9 +283,9 @@ impl SlidingWindowCounter {
     /// The sum in the head's own epoch, where the head is open and the base is on the same epoch.
     #[inline]
     fn sum(&self, ring: &[AtomicU64], head: Head) -> Option<u64> {
-        // Acquire: pairs with the release that moved the base on. A base read after its head is of
-        // that head's epoch or later, since the base moves first.
-        let base: Base = self.layout.base(self.base(ring).load(Ordering::Acquire));
+        // Relaxed: who saw the head sees the base of that head's epoch, or a later one, which is not
+        // taken; and nothing is read by the base.
+        let base: Base = self.layout.base(self.base(ring).load(Ordering::Relaxed));
         (base.epoch == head.epoch).then(|| base.sum.saturating_add(head.count))
     }
 }

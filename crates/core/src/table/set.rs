@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::protocol::{Cell, Swap};
     use crate::sync::AtomicU64;
-    use crate::{Borrowed, Cost, Quota, SlidingWindowCounter, Table, Tally, WhenFull};
+    use crate::{Borrowed, Cost, Quota, SlidingWindowCounter, Table, Tally, TokenBucket, WhenFull};
 
     /// A cell whose thread stops after one swap.
     struct StopsAfterOne<'a>(slot::SlotCell<'a>, core::cell::Cell<bool>);
@@ -232,6 +232,29 @@ mod tests {
         fn ring(&self) -> &[AtomicU64] {
             self.0.ring()
         }
+    }
+
+    /// A thread that brings a key in, and stops before it sees that another was first, leaves a claim.
+    #[test]
+    fn the_live_slot_of_a_key_is_found_behind_a_claim_of_it() {
+        let bucket = TokenBucket::new(Quota::per_second(5)).unwrap();
+        let (lines, tally) = ([Line::new()], Tally::new());
+        let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally)).unwrap();
+        let (key, now) = (Key::from_hash(1), Timestamp::from_secs(1));
+        assert!(table.decide(key, Cost::new(2), now).is_allow());
+        let set = Set::of(&lines, key);
+        let Found::Live(first) = set.find() else { panic!("the key is live") };
+        // Move it to the slot that is searched next, and put a claim in its place.
+        let next = set.seen().nth(1).unwrap();
+        slot::swap(set.slot(next.index), next.head, first.head).unwrap();
+        let claim = first.head.claimed(set.fingerprint(), first.word(), false);
+        slot::swap(set.slot(first.index), first.head, claim).unwrap();
+
+        let Found::Live(found) = set.find() else { panic!("the key is live still") };
+        assert_eq!(found.index, next.index);
+        assert_eq!(table.peek(key, Cost::ZERO, now).remaining(), 3);
+        table.refund(key, Cost::ONE, now, now);
+        assert_eq!(table.peek(key, Cost::ZERO, now).remaining(), 4);
     }
 
     #[test]

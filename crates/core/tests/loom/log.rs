@@ -46,6 +46,26 @@ fn the_bound_holds_while_threads_disagree_on_the_time() {
     });
 }
 
+/// A thread that finds an entry free and stops may not write its earlier time over one that was
+/// admitted meanwhile: that unit would expire too soon.
+#[test]
+fn a_late_writer_does_not_make_an_admitted_unit_older() {
+    explore(3, || {
+        let (limiter, admitted) = (Arc::new(limiter(1)), Arc::new(Admitted::default()));
+        let spawn = |calls: &'static [(u64, u64)]| {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, calls))
+        };
+        let ahead = spawn(&[(115, 1)]);
+        let behind = spawn(&[(105, 1)]);
+        ahead.join().unwrap();
+        behind.join().unwrap();
+        decide_all(&limiter, &admitted, &[(126, 1)]);
+        admitted.assert_bound(WINDOW, 1);
+        assert_ne!(admitted.total(), 0);
+    });
+}
+
 #[test]
 fn threads_admit_exactly_the_limit_at_a_frozen_clock() {
     explore(2, || {

@@ -148,3 +148,17 @@ fn at_the_end_of_time_nothing_is_freed() {
     assert!(limiter.decide(Cost::new(3), Timestamp::MAX).is_allow());
     assert!((0..10).all(|_| !limiter.decide(Cost::ONE, Timestamp::MAX).is_allow()));
 }
+
+/// A refund after the debt is over frees an entry, and a call whose `now` is from before finds it.
+#[test]
+fn nothing_is_admitted_before_the_last_of_a_debt_that_a_later_refund_has_freed() {
+    let limiter = limiter(Quota::per_minute(3));
+    let at = |s: u64| Timestamp::from_secs(1_000 + s);
+    assert!(limiter.decide(Cost::ONE, at(0)).is_allow());
+    assert!(limiter.decide(Cost::new(2), at(30)).is_allow());
+    limiter.charge(Cost::ONE, at(40)); // to be admitted at 60
+    limiter.refund(Cost::ONE, at(40), at(65));
+    assert_eq!(limiter.peek(Cost::ZERO, at(65)).remaining(), 1);
+    assert!(!limiter.decide(Cost::ONE, at(59)).is_allow(), "in debt");
+    assert!(limiter.decide(Cost::ONE, at(60)).is_allow());
+}

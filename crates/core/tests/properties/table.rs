@@ -371,3 +371,35 @@ fn counts_nothing_of_the_former_key<P: Protocol>(protocol: P) {
     assert_eq!(decide(9, 1, 31), 8);
     assert_eq!(decide(9, 1, 42), 7);
 }
+
+/// The former key's times are free by then, but not to a call whose `now` is from before.
+#[test]
+fn a_slot_that_was_taken_when_idle_counts_nothing_of_its_former_key_at_a_stale_time() {
+    let log = SlidingWindowLog::new(Quota::per_minute(3)).unwrap();
+    let memory = Memory::new(1, log.ring_words());
+    let table = memory.table(log);
+    let at = |s: u64| Timestamp::from_secs(1_000_000 + s);
+    (0..4).for_each(|user| assert!(table.decide(key(user), Cost::new(3), at(0)).is_allow()));
+    assert!(table.decide(key(9), Cost::ONE, at(61)).is_allow());
+    assert!(table.decide(key(9), Cost::ONE, at(59)).is_allow());
+    assert!(table.decide(key(9), Cost::ONE, at(59)).is_allow());
+    assert!(!table.decide(key(9), Cost::ONE, at(62)).is_allow());
+}
+
+/// Keys that lie in one line and differ in one bit of the fingerprint.
+#[test]
+fn keys_that_differ_in_one_bit_are_told_apart() {
+    for bit in 0..46 {
+        for (first, second) in [(0, 1 << bit), (1 << bit, 0)] {
+            let memory = Memory::new(1, 0);
+            let table = memory.table(TokenBucket::new(Quota::per_minute(5)).unwrap());
+            let (first, second) = (Key::from_hash(first), Key::from_hash(second));
+            let now = Timestamp::from_secs(1_000);
+            assert!(table.decide(first, Cost::new(5), now).is_allow());
+            assert_eq!(table.peek(second, Cost::ZERO, now).remaining(), 5, "bit {bit}");
+            assert!(table.decide(second, Cost::new(2), now).is_allow(), "bit {bit}");
+            assert_eq!(table.peek(first, Cost::ZERO, now).remaining(), 0, "bit {bit}");
+            assert_eq!(table.peek(second, Cost::ZERO, now).remaining(), 3, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Threads that wake up when their slot has passed to another key: what they still do to the ring, which
+//! is not bound to the key, changes nothing.
+
+use tidegate_core::{
+    AtomicU64, Cell, Cost, Protocol, Quota, SlidingWindowCounter, SlidingWindowLog, Swap, Timestamp,
+};
+
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The cell of a slot that another key has now.
+struct Gone<'a>(&'a [AtomicU64]);
+
+impl Cell for Gone<'_> {
+    fn load(&self) -> Option<u64> {
+        None
+    }
+
+    fn swap(&self, _: u64, _: u64) -> Swap {
+        Swap::Gone
+    }
+
+    fn ring(&self) -> &[AtomicU64] {
+        self.0
+    }
+}
+
+fn at(s: u64) -> Timestamp {
+    Timestamp::from_secs(1_000_020 + s)
+}
+
+/// The ring of a key that has spent, and the words that a late thread may think its head is.
+fn used<P: Protocol + Copy>(protocol: P) -> (Vec<AtomicU64>, Vec<u64>) {
+    let ring: Vec<_> = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
+    let head = Recorded { head: AtomicU64::new(0), ring };
+    let mut words = vec![0];
+    for s in [0, 11, 22] {
+        let word = head.head.load(Relaxed);
+        let decided = protocol.decide(&head, word, Cost::new(2), at(s));
+        assert!(decided.is_some_and(|decision| decision.is_allow()));
+        words.push(head.head.load(Relaxed));
+    }
+    (head.ring, words)
+}
+
+struct Recorded {
+    head: AtomicU64,
+    ring: Vec<AtomicU64>,
+}
+
+impl Cell for Recorded {
+    fn load(&self) -> Option<u64> {
+        Some(self.head.load(Relaxed))
+    }
+
+    fn swap(&self, from: u64, to: u64) -> Swap {
+        assert_eq!(self.head.swap(to, Relaxed), from, "one thread");
+        Swap::Done
+    }
+
+    fn ring(&self) -> &[AtomicU64] {
+        &self.ring
+    }
+}
+
+fn words_of(ring: &[AtomicU64]) -> Vec<u64> {
+    ring.iter().map(|word| word.load(Relaxed)).collect()
+}
+
+fn changes_nothing<P: Protocol + Copy>(protocol: P) {
+    let (ring, heads) = used(protocol);
+    let before = words_of(&ring);
+    for &word in &heads {
+        for clear in [false, true] {
+            protocol.prepare(&Gone(&ring), word, clear);
+            assert_eq!(words_of(&ring), before, "prepared late");
+        }
+        for charged in [0, 11, 22] {
+            for now in [22, 35] {
+                protocol.refund(&Gone(&ring), word, Cost::ONE, at(charged), at(now));
+                assert_eq!(words_of(&ring), before, "refunded late, of {charged} s");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_late_helper_or_refund_changes_nothing_of_the_next_key() {
+    changes_nothing(SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap());
+    changes_nothing(SlidingWindowLog::new(Quota::per_minute(10)).unwrap());
+    changes_nothing(SlidingWindowLog::new(Quota::per_minute(6)).unwrap());
+}
