@@ -77,11 +77,9 @@ pub(crate) fn plant_all(only: &[String]) -> Result<(), Failure> {
 /// The workspace's files as git knows them, afresh; what was built there before stays. Copied once, so
 /// that whoever works on while this runs does not disturb it.
 fn copy_tree(copy: &Path) -> Result<(), Failure> {
-    let listed = command(
-        "git ls-files --cached --others --exclude-standard -- Cargo.toml Cargo.lock crates benches",
-    )
-    .output()
-    .map_err(|error| Failure::new(format!("git cannot be run: {error}")))?;
+    let listed = command("git ls-files --cached --others --exclude-standard")
+        .output()
+        .map_err(|error| Failure::new(format!("git cannot be run: {error}")))?;
     for file in String::from_utf8_lossy(&listed.stdout).lines() {
         let (from, to) = (root().join(file), copy.join(file));
         let Ok(text) = fs::read(&from) else { continue };
