@@ -1,6 +1,6 @@
 //! The keyed table against a limiter per key.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use proptest::prelude::*;
 use tidegate_core::{
