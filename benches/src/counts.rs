@@ -2,14 +2,18 @@
 
 use std::hint::black_box;
 
+use axum::extract::Request;
 use tidegate::core::{AtomicU64, Borrowed, Key, Limiter, Line, Table, Tally};
 use tidegate::policy::Call;
 use tidegate::{
     Cost, FakeClock, FixedWindow, KeyedLimiter, Protocol, Quota, SlidingWindowCounter,
     SlidingWindowLog, Timestamp, TokenBucket,
 };
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::floor::Word;
+use crate::http::{Hello, Limited, Spent, answered, governed, ours};
 use crate::keys::Uniform;
 use crate::paths::three_layers;
 use crate::peers;
@@ -21,7 +25,7 @@ pub type Loop = Box<dyn FnMut(u64)>;
 pub type Path = (&'static str, fn() -> Loop);
 
 /// All that are counted.
-pub const PATHS: [Path; 14] = [
+pub const PATHS: [Path; 19] = [
     ("nothing", || each(|now| now)),
     ("floor, allowed", floor),
     ("token bucket, allowed", || allowed(TokenBucket::new(PLENTY).expect("fits"))),
@@ -38,6 +42,11 @@ pub const PATHS: [Path; 14] = [
     ("keyed by u64, allowed", keyed_by_u64),
     ("policy of 3 layers, allowed", policy),
     ("governor, allowed", governor),
+    ("HTTP call, no layer", || call(Hello)),
+    ("HTTP call, allowed", || call(ours::<Limited>().layer(Hello))),
+    ("HTTP call, denied", || call(ours::<Spent>().layer(Hello))),
+    ("HTTP call, tower_governor, allowed", || call(governed::<Limited>().layer(Hello))),
+    ("HTTP call, tower_governor, denied", || call(governed::<Spent>().layer(Hello))),
 ];
 
 const START: u64 = 1_700_000_000_000_000_000;
@@ -130,4 +139,10 @@ fn policy() -> Loop {
 fn governor() -> Loop {
     let governor = peers::governor();
     each(move |_| assert!(black_box(&governor).check().is_ok()))
+}
+
+/// A service's call without sockets: the request's making and the response's dropping are counted too.
+fn call<S: Service<Request> + 'static>(mut service: S) -> Loop {
+    answered(&mut service);
+    each(move |_| drop(black_box(answered(&mut service))))
 }

@@ -7,6 +7,7 @@
 
 pub mod counts;
 pub mod floor;
+pub mod http;
 pub mod keys;
 pub mod measure;
 pub mod paths;

@@ -1,5 +1,6 @@
 //! The paths that are compared, by topic.
 
+mod http;
 mod keyed;
 mod lone;
 mod threads;
@@ -14,11 +15,12 @@ use crate::report::Row;
 pub type Topic = (&'static str, fn(Effort) -> Vec<Row>);
 
 /// All topics. The large tables come last.
-pub const TOPICS: [Topic; 8] = [
+pub const TOPICS: [Topic; 9] = [
     ("lone", lone::rows),
     ("windows", windows::rows),
     ("threads", threads::rows),
     ("policy", keyed::policy),
+    ("http", http::rows),
     ("keyed 1 k", keyed::thousand),
     ("keyed 100 k", keyed::hundred_thousand),
     ("keyed 1 M", keyed::million),
