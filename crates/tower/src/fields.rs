@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use sfv::{KeyRef, ListSerializer, StringRef};
 use tidegate::policy::{CostRule, Standing};
+
+use crate::list::List;
 
 /// Which fields responses carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -62,30 +63,24 @@ fn share(one: &Standing<'_>, other: &Standing<'_>) -> std::cmp::Ordering {
 }
 
 fn ietf<'a>(standings: impl Iterator<Item = &'a Standing<'a>>) -> Rendered {
-    let (mut policies, mut limits) = (ListSerializer::new(), ListSerializer::new());
+    let (mut policies, mut limits) = (List::default(), List::default());
     for standing in standings {
         let rule = standing.rule();
-        // A rule's name has only characters that a structured string allows.
-        let Ok(name) = StringRef::from_str(rule.name()) else { continue };
-        let policy = policies.bare_item(name);
-        let policy = policy.parameter(KeyRef::constant("q"), integer(rule.limit().capacity()));
-        let policy =
-            policy.parameter(KeyRef::constant("w"), integer(whole_s(rule.limit().window()).max(1)));
+        let window_s = whole_s(rule.limit().window()).max(1);
+        let policy = policies.item(rule.name());
+        let policy = policy.number(";q=", rule.limit().capacity()).number(";w=", window_s);
         if rule.cost() == CostRule::LlmTokens {
             // The draft has no unit for these.
-            let _ = policy
-                .parameter(KeyRef::constant("tidegate-unit"), StringRef::constant("llm-tokens"));
+            policy.text(";tidegate-unit=\"llm-tokens\"");
         }
-        let limit =
-            limits.bare_item(name).parameter(KeyRef::constant("r"), integer(standing.remaining()));
+        let limit = limits.item(rule.name()).number(";r=", standing.remaining());
         if let Some(more_after) = standing.more_after() {
-            let _ = limit.parameter(KeyRef::constant("t"), integer(whole_s(more_after)));
+            limit.number(";t=", whole_s(more_after));
         }
     }
-    let value = |list: ListSerializer<String>| HeaderValue::try_from(list.finish()?).ok();
     Rendered([
-        value(policies).map(|value| (RATE_LIMIT_POLICY, value)),
-        value(limits).map(|value| (RATE_LIMIT, value)),
+        policies.value().map(|value| (RATE_LIMIT_POLICY, value)),
+        limits.value().map(|value| (RATE_LIMIT, value)),
         None,
     ])
 }
@@ -96,11 +91,6 @@ fn x_rate_limit(standing: &Standing<'_>) -> Rendered {
         Some((X_REMAINING, standing.remaining().into())),
         Some((X_RESET, whole_s(standing.reset_after()).into())),
     ])
-}
-
-/// A structured integer has at most 15 digits; more units than that are as good as so many.
-fn integer(value: u64) -> sfv::Integer {
-    sfv::Integer::try_from(value).unwrap_or(sfv::Integer::MAX)
 }
 
 /// Whole seconds, rounded up.

@@ -47,6 +47,7 @@ mod denial;
 mod fields;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod list;
 
 pub use body::ResponseBody;
 pub use denial::{Problem, respond, retry_after_s};

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::Extensions;
+use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
-use http::{Extensions, HeaderMap};
 use tidegate::TrustedProxies;
 use tidegate::policy::Headers;
 
@@ -14,11 +15,13 @@ use tidegate::policy::Headers;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// The client's address: the peer's (see [`PeerAddr`]), or what trusted proxies say. `None` when the
 /// request does not have its peer's address.
 pub fn client_ip(parts: &Parts, proxies: &TrustedProxies) -> Option<IpAddr> {
     let peer = peer_ip(&parts.extensions)?;
-    let lines = parts.headers.get_all("x-forwarded-for").iter();
+    let lines = parts.headers.get_all(FORWARDED_FOR).iter();
     Some(proxies.client(peer, lines.map(http::HeaderValue::as_bytes)))
 }
 
