@@ -63,7 +63,7 @@ fn share(one: &Standing<'_>, other: &Standing<'_>) -> std::cmp::Ordering {
 }
 
 fn ietf<'a>(standings: impl Iterator<Item = &'a Standing<'a>>) -> Rendered {
-    let (mut policies, mut limits) = (List::default(), List::default());
+    let (mut policies, mut limits) = (List::new(), List::new());
     for standing in standings {
         let rule = standing.rule();
         let window_s = whole_s(rule.limit().window()).max(1);

@@ -1,45 +1,78 @@
 //! [`List`]: a structured field's list, written where it costs no allocation.
 
 use http::HeaderValue;
-use smallvec::SmallVec;
 
 /// A list of strings with parameters, as RFC 9651 has it.
 ///
-/// Every response carries two of these, so they are written by hand, on the stack while they are as
-/// long as those of four rules; the tests read them back with a parser for structured fields.
-#[derive(Debug, Default)]
-pub(crate) struct List(SmallVec<[u8; 256]>);
+/// Every response carries two of these, so they are written by hand, and on the stack while they are
+/// as long as those of four rules; the tests read them back with a parser for structured fields.
+#[derive(Debug)]
+pub(crate) struct List {
+    stack: [u8; STACK],
+    len: usize,
+    /// All of it, once it is longer than the stack's part.
+    heap: Vec<u8>,
+}
+
+const STACK: usize = 256;
 
 /// The largest integer of structured fields: 15 digits. More units than that are as good as so many.
 const MOST: u64 = 999_999_999_999_999;
 
 impl List {
+    /// A list of nothing.
+    pub(crate) const fn new() -> Self {
+        Self { stack: [0; STACK], len: 0, heap: Vec::new() }
+    }
+
     /// Another item: a rule's name, which has only characters that stand for themselves in a string.
     pub(crate) fn item(&mut self, name: &str) -> &mut Self {
-        if !self.0.is_empty() {
-            self.0.extend_from_slice(b", ");
-        }
-        self.0.push(b'"');
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.push(b'"');
+        self.push(if self.written().is_empty() { "\"" } else { ", \"" });
+        self.push(name);
+        self.push("\"");
         self
     }
 
     /// A number beside the item. The key comes with what is around it, such as `;q=`.
     pub(crate) fn number(&mut self, key: &'static str, value: u64) -> &mut Self {
-        self.text(key);
-        self.0.extend_from_slice(itoa::Buffer::new().format(value.min(MOST)).as_bytes());
+        self.push(key);
+        self.push(itoa::Buffer::new().format(value.min(MOST)));
         self
     }
 
     /// A parameter that is always the same, such as `;unit="tokens"`.
     pub(crate) fn text(&mut self, parameter: &'static str) {
-        self.0.extend_from_slice(parameter.as_bytes());
+        self.push(parameter);
     }
 
     /// The list as a header's value; `None` when it is empty, which no field may be.
     pub(crate) fn value(&self) -> Option<HeaderValue> {
-        if self.0.is_empty() { None } else { HeaderValue::from_bytes(&self.0).ok() }
+        let written = self.written();
+        if written.is_empty() { None } else { HeaderValue::from_bytes(written).ok() }
+    }
+
+    fn written(&self) -> &[u8] {
+        if self.heap.is_empty() { &self.stack[..self.len] } else { &self.heap }
+    }
+
+    #[inline]
+    fn push(&mut self, text: &str) {
+        let end = self.len + text.len();
+        match self.stack.get_mut(self.len..end) {
+            Some(place) if self.heap.is_empty() => {
+                place.copy_from_slice(text.as_bytes());
+                self.len = end;
+            }
+            _ => self.spill(text),
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, text: &str) {
+        if self.heap.is_empty() {
+            self.heap.extend_from_slice(&self.stack[..self.len]);
+        }
+        self.heap.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -54,7 +87,7 @@ mod tests {
         let numbers = [0, 1, 9, 10, 99, 86_400, 1 << 40, MOST - 1, MOST, MOST + 1, u64::MAX];
         for count in 0..20 {
             let names: Vec<_> = (0..count).map(|index| format!("a-Rule_{index}.x")).collect();
-            let mut list = List::default();
+            let mut list = List::new();
             for (name, number) in names.iter().zip(numbers.iter().cycle()) {
                 list.item(name).number(";q=", *number).number(";w=", number / 3).text(";u=\"x\"");
             }
