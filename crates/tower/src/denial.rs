@@ -1,5 +1,6 @@
 //! Denials as responses.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use tidegate::policy::{Reason, Refusal};
 use tidegate::{Cause, Retry};
 
-use crate::fields::whole_s;
+use crate::fields::{Rendered, whole_s};
 use crate::{Fields, ResponseBody};
 
 /// A refusal in words: an RFC 9457 problem, of the types that the IETF's RateLimit draft registers.
@@ -120,22 +121,29 @@ fn detail(refusal: &Refusal<'_>) -> String {
             )
         }
         Reason::Limit(denial) => {
-            let wait = retry_after_s(refusal)
-                .map_or(String::new(), |secs| format!(" Try again in {secs} s."));
             let rate = limit.rate();
-            match denial.cause() {
-                Cause::Oversized => format!(
+            // Room for all of it, so that it need not grow while it is written.
+            let mut detail = String::with_capacity(192);
+            // Writing to a string cannot fail.
+            let _ = match denial.cause() {
+                Cause::Oversized => write!(
+                    detail,
                     "This call needs more than the limit `{name}` of {rate} ever has: at most {} at once.",
                     limit.capacity()
                 ),
                 Cause::TableFull => {
-                    format!("The limit `{name}` has no room for another caller right now.{wait}")
+                    write!(detail, "The limit `{name}` has no room for another caller right now.")
                 }
-                _ => format!(
-                    "The limit `{name}` of {rate} is spent: {} left.{wait}",
+                _ => write!(
+                    detail,
+                    "The limit `{name}` of {rate} is spent: {} left.",
                     denial.remaining()
                 ),
+            };
+            if let Some(secs) = retry_after_s(refusal) {
+                let _ = write!(detail, " Try again in {secs} s.");
             }
+            detail
         }
     }
 }
@@ -158,13 +166,21 @@ pub fn respond<R>(
     fields: Fields,
     request: &HeaderMap,
 ) -> Response<ResponseBody<R>> {
+    respond_with(refusal, fields.render(refusal.standings()), request)
+}
+
+pub(crate) fn respond_with<R>(
+    refusal: &Refusal<'_>,
+    mut fields: Rendered,
+    request: &HeaderMap,
+) -> Response<ResponseBody<R>> {
     let mut response = plain_response(refusal, request);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(secs) = retry_after_s(refusal) {
         headers.insert(RETRY_AFTER, secs.into());
     }
-    fields.render(refusal.standings()).append_to(headers);
+    fields.append_to(headers);
     response
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use tidegate::policy::{CostRule, Standing};
+use tidegate::policy::{CostRule, Policy, Rule, Standing};
 
 use crate::list::List;
 
@@ -44,10 +44,19 @@ impl Fields {
     /// The fields for how rules stand.
     #[must_use]
     pub fn render(self, standings: &[Standing<'_>]) -> Rendered {
+        self.render_knowing(standings, None)
+    }
+
+    /// The same, for standings with a policy that is known beforehand.
+    pub(crate) fn render_knowing(
+        self,
+        standings: &[Standing<'_>],
+        whole: Option<&WholePolicy>,
+    ) -> Rendered {
         let enforced = || standings.iter().filter(|standing| !standing.rule().is_dry_run());
         match self {
             Self::None => Rendered::default(),
-            Self::Ietf => ietf(enforced()),
+            Self::Ietf => ietf(enforced(), whole),
             Self::XRateLimit => enforced()
                 .min_by(|one, other| share(one, other))
                 .map_or_else(Rendered::default, x_rate_limit),
@@ -62,10 +71,33 @@ fn share(one: &Standing<'_>, other: &Standing<'_>) -> std::cmp::Ordering {
     cross(one.remaining(), other_of).cmp(&cross(other.remaining(), one_of))
 }
 
-fn ietf<'a>(standings: impl Iterator<Item = &'a Standing<'a>>) -> Rendered {
-    let (mut policies, mut limits) = (List::new(), List::new());
+fn ietf<'a>(
+    standings: impl Iterator<Item = &'a Standing<'a>> + Clone,
+    whole: Option<&WholePolicy>,
+) -> Rendered {
+    // Of no rules, there is no field.
+    let whole = whole.filter(|whole| whole.rules > 0 && whole.rules == standings.clone().count());
+    let policies = match whole {
+        Some(whole) => HeaderValue::from_bytes(&whole.text).ok(),
+        None => policies(standings.clone().map(Standing::rule)).value(),
+    };
+    let mut limits = List::new();
     for standing in standings {
-        let rule = standing.rule();
+        let limit = limits.item(standing.rule().name()).number(";r=", standing.remaining());
+        if let Some(more_after) = standing.more_after() {
+            limit.number(";t=", whole_s(more_after));
+        }
+    }
+    Rendered([
+        policies.map(|value| (RATE_LIMIT_POLICY, value)),
+        limits.value().map(|value| (RATE_LIMIT, value)),
+        None,
+    ])
+}
+
+fn policies<'a>(rules: impl Iterator<Item = &'a Rule>) -> List {
+    let mut policies = List::new();
+    for rule in rules {
         let window_s = whole_s(rule.limit().window()).max(1);
         let policy = policies.item(rule.name());
         let policy = policy.number(";q=", rule.limit().capacity()).number(";w=", window_s);
@@ -73,16 +105,26 @@ fn ietf<'a>(standings: impl Iterator<Item = &'a Standing<'a>>) -> Rendered {
             // The draft has no unit for these.
             policy.text(";tidegate-unit=\"llm-tokens\"");
         }
-        let limit = limits.item(rule.name()).number(";r=", standing.remaining());
-        if let Some(more_after) = standing.more_after() {
-            limit.number(";t=", whole_s(more_after));
-        }
     }
-    Rendered([
-        policies.value().map(|value| (RATE_LIMIT_POLICY, value)),
-        limits.value().map(|value| (RATE_LIMIT, value)),
-        None,
-    ])
+    policies
+}
+
+/// The `RateLimit-Policy` of calls that all rules of a policy apply to, which are most: always the
+/// same, so it is written once.
+///
+/// As text, not as a value whose clones would all count on one word, from all cores.
+#[derive(Debug, Clone)]
+pub(crate) struct WholePolicy {
+    rules: usize,
+    text: Box<[u8]>,
+}
+
+impl WholePolicy {
+    pub(crate) fn of(policy: &Policy) -> Self {
+        let enforced = policy.rules().iter().filter(|rule| !rule.is_dry_run());
+        let text = policies(enforced.clone()).written().into();
+        Self { rules: enforced.count(), text }
+    }
 }
 
 fn x_rate_limit(standing: &Standing<'_>) -> Rendered {

@@ -8,6 +8,7 @@ use tidegate::TrustedProxies;
 use tidegate::policy::Policy;
 use tower_layer::Layer;
 
+use crate::fields::WholePolicy;
 use crate::{Fields, RateLimit};
 
 /// Limits the calls to a service by a policy.
@@ -22,6 +23,7 @@ pub struct RateLimitLayer {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) policy: Policy,
+    pub(crate) whole: WholePolicy,
     pub(crate) proxies: TrustedProxies,
     pub(crate) fields: Fields,
     pub(crate) user: Option<Arc<Identify>>,
@@ -36,6 +38,7 @@ impl RateLimitLayer {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let shared = Shared {
+            whole: WholePolicy::of(&policy),
             policy,
             proxies: TrustedProxies::default(),
             fields: Fields::default(),

@@ -51,7 +51,8 @@ impl List {
         if written.is_empty() { None } else { HeaderValue::from_bytes(written).ok() }
     }
 
-    fn written(&self) -> &[u8] {
+    /// What there is of it.
+    pub(crate) fn written(&self) -> &[u8] {
         if self.heap.is_empty() { &self.stack[..self.len] } else { &self.heap }
     }
 

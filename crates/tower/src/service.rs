@@ -53,11 +53,15 @@ where
             let call = llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens));
             match shared.policy.decide(&call) {
                 Verdict::Deny(refusal) => {
-                    let response = denial::respond(&refusal, shared.fields, &parts.headers);
+                    let fields =
+                        shared.fields.render_knowing(refusal.standings(), Some(&shared.whole));
+                    let response = denial::respond_with(&refusal, fields, &parts.headers);
                     return ResponseFuture { state: State::Denied { response: Some(response) } };
                 }
                 Verdict::Allow(grant) => {
-                    (shared.fields.render(grant.standings()), grant.into_reservation())
+                    let fields =
+                        shared.fields.render_knowing(grant.standings(), Some(&shared.whole));
+                    (fields, grant.into_reservation())
                 }
             }
         };

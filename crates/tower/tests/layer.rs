@@ -293,6 +293,36 @@ async fn other_dialects_of_the_fields() {
 }
 
 #[tokio::test]
+async fn only_the_rules_that_apply_and_are_enforced_are_told() {
+    let rule = |name: &str, also: &str| {
+        let one = "limit = \"1 per hour\"\nkey = \"global\"\nalgorithm = \"fixed-window\"";
+        format!("[[rule]]\nname = \"{name}\"\n{one}\n{also}\n")
+    };
+    let rules = [
+        rule("all", ""),
+        rule("trial", "dry_run = true"),
+        rule("chat", "match = { path = \"/v1/*\" }"),
+        rule("root", "match = { path = \"/\" }"),
+    ];
+    let policy = |path, rules: &[String]| {
+        let api = Api::new(&rules.concat());
+        async move {
+            let response = api.send(from("192.0.2.1", path)).await;
+            response.headers().get("ratelimit-policy").map(|told| told.to_str().unwrap().to_owned())
+        }
+    };
+    let told = |value: &str| Some(value.to_owned());
+    assert_eq!(policy("/", &rules).await, told(r#""all";q=1;w=3600, "root";q=1;w=3600"#));
+    assert_eq!(policy("/v1/chat", &rules).await, told(r#""all";q=1;w=3600, "chat";q=1;w=3600"#));
+    assert_eq!(
+        policy("/v1/chat", &rules[..3]).await,
+        told(r#""all";q=1;w=3600, "chat";q=1;w=3600"#)
+    );
+    assert_eq!(policy("/", &rules[..3]).await, told(r#""all";q=1;w=3600"#));
+    assert_eq!(policy("/", &rules[1..2]).await, None, "a field of no items is not sent");
+}
+
+#[tokio::test]
 async fn fields_of_a_service_behind_are_kept() {
     let policy = Policy::from_toml(&ONE_PER_IP.replace("\"ip\"", "\"global\"")).unwrap();
     let behind = tower::service_fn(|_: Request<Body>| async {
