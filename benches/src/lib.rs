@@ -10,6 +10,7 @@ pub mod floor;
 pub mod http;
 pub mod keys;
 pub mod measure;
+pub mod memory;
 pub mod paths;
 pub mod peers;
 pub mod plot;

@@ -6,9 +6,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidegate_benches::measure::Effort;
+use tidegate_benches::memory::Scales;
 use tidegate_benches::paths::TOPICS;
 use tidegate_benches::plot;
 use tidegate_benches::report::HEAD;
+
+#[global_allocator]
+static ALLOCATOR: Scales = Scales;
 
 /// Compares every path with the strongest peers and with the bare operations, in the same run.
 ///

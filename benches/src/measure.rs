@@ -57,7 +57,8 @@ fn runs_in(entrant: &mut Entrant<'_>, turn: Duration) -> u64 {
     }
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+/// The one in the middle.
+pub(crate) fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }

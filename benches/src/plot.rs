@@ -88,10 +88,10 @@ fn by_keys(rows: &[Row]) -> Vec<Line> {
         COUNTS.iter().filter_map(|(name, count)| Some((*count, 1e3 / of(name)?))).collect()
     };
     let peer =
-        |name: &'static str| points(&move |row: &Row| (row.peer == name).then_some(row.peer_ns));
+        |name: &'static str| points(&move |row: &Row| row.peer_ns.filter(|_| row.peer == name));
     vec![
         ("floor: no search, no eviction", RGBColor(150, 150, 150), points(&|row| row.floor_ns)),
-        ("tidegate", RGBColor(0, 110, 190), points(&|row| Some(row.ours_ns))),
+        ("tidegate", RGBColor(0, 110, 190), points(&|row| row.ours_ns)),
         ("governor, ahash", RGBColor(215, 120, 0), peer("governor, ahash")),
         ("governor", RGBColor(170, 60, 60), peer("governor")),
     ]
@@ -107,13 +107,13 @@ fn by_threads(rows: &[Row]) -> Vec<Line> {
     let line = |one: Option<f64>, two: Option<f64>| -> Vec<(f64, f64)> {
         [(1.0, one), (2.0, two)].into_iter().filter_map(|(n, ns)| Some((n, 1e3 / ns?))).collect()
     };
-    let ours_alone = ours.as_ref().map(|row| row.peer_ns);
+    let ours_alone = ours.as_ref().and_then(|row| row.peer_ns);
     vec![
-        ("tidegate", RGBColor(0, 110, 190), line(ours_alone, ours.map(|row| row.ours_ns))),
+        ("tidegate", RGBColor(0, 110, 190), line(ours_alone, ours.and_then(|row| row.ours_ns))),
         (
             "governor, ahash",
             RGBColor(215, 120, 0),
-            line(alone.map(|row| row.peer_ns), two.map(|row| row.peer_ns)),
+            line(alone.and_then(|row| row.peer_ns), two.and_then(|row| row.peer_ns)),
         ),
     ]
 }

@@ -5,16 +5,25 @@ use std::fmt;
 use serde::Serialize;
 
 /// One figure, and the target that it is held against.
+///
+/// As JSON, a row about memory has no nanoseconds (`ours_ns` and `peer_ns` are null), and has
+/// `ours_bytes` and `peer_bytes` instead.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// What was done.
     pub path: String,
     /// Nanoseconds for one of ours.
-    pub ours_ns: f64,
+    pub ours_ns: Option<f64>,
+    /// Bytes of one of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_bytes: Option<f64>,
     /// Whom it is compared with.
     pub peer: String,
     /// Nanoseconds for one of theirs.
-    pub peer_ns: f64,
+    pub peer_ns: Option<f64>,
+    /// Bytes of one of theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_bytes: Option<f64>,
     /// Nanoseconds for the bare operations, where that is something else than the peer.
     pub floor_ns: Option<f64>,
     /// The ratio that the target is about.
@@ -32,24 +41,38 @@ pub enum Target {
     AtMost(f64),
     /// The peer takes at least so many times what ours takes.
     AtLeast(f64),
+    /// Ours takes at most so many bytes, whatever the peer takes.
+    Bytes(f64),
 }
 
 impl Row {
-    /// A row from what was measured.
+    /// A row from what was measured: in nanoseconds, unless the target is in bytes.
     #[must_use]
     pub fn new(
         path: impl Into<String>,
-        ours_ns: f64,
+        ours: f64,
         peer: &str,
-        peer_ns: f64,
+        theirs: f64,
         target: Target,
     ) -> Self {
         let (ratio, met) = match target {
-            Target::AtMost(most) => (ours_ns / peer_ns, ours_ns <= most * peer_ns),
-            Target::AtLeast(least) => (peer_ns / ours_ns, peer_ns >= least * ours_ns),
+            Target::AtMost(most) => (ours / theirs, ours <= most * theirs),
+            Target::AtLeast(least) => (theirs / ours, theirs >= least * ours),
+            Target::Bytes(most) => (ours / theirs, ours <= most),
         };
-        let (path, peer) = (path.into(), peer.to_owned());
-        Self { path, ours_ns, peer, peer_ns, floor_ns: None, ratio, target, met }
+        let in_ns = !matches!(target, Target::Bytes(_));
+        Self {
+            path: path.into(),
+            ours_ns: in_ns.then_some(ours),
+            ours_bytes: (!in_ns).then_some(ours),
+            peer: peer.to_owned(),
+            peer_ns: in_ns.then_some(theirs),
+            peer_bytes: (!in_ns).then_some(theirs),
+            floor_ns: None,
+            ratio,
+            target,
+            met,
+        }
     }
 
     /// The same row with the floor beside it.
@@ -64,6 +87,7 @@ impl fmt::Display for Target {
         match self {
             Self::AtMost(most) => write!(f, "<= {most} x"),
             Self::AtLeast(least) => write!(f, ">= {least} x faster"),
+            Self::Bytes(most) => write!(f, "<= {most} bytes"),
         }
     }
 }
@@ -81,14 +105,16 @@ path                                             ours ns   than                 
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let floor = self.floor_ns.map_or_else(String::new, |floor| format!("{floor:.2}"));
+        let time = |ns: Option<f64>| ns.map(|ns| format!("{ns:.2}"));
+        let memory = |bytes: Option<f64>| bytes.map(|bytes| format!("{bytes:.2} B"));
+        let ours = time(self.ours_ns).or_else(|| memory(self.ours_bytes)).unwrap_or_default();
+        let theirs = time(self.peer_ns).or_else(|| memory(self.peer_bytes)).unwrap_or_default();
+        let floor = time(self.floor_ns).unwrap_or_default();
         write!(
             f,
-            "{:<47}  {:>7.2}   {:<18}  {:>7.2}   {floor:>8}   {:>5.2}  {}{}",
+            "{:<47}  {ours:>7}   {:<18}  {theirs:>7}   {floor:>8}   {:>5.2}  {}{}",
             self.path,
-            self.ours_ns,
             self.peer,
-            self.peer_ns,
             self.ratio,
             self.target,
             if self.met { "" } else { "  MISSED" },
