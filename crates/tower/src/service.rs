@@ -45,31 +45,26 @@ where
         let user = shared.user.as_ref().and_then(|identify| identify(&parts));
         let llm_tokens = shared.llm_tokens.as_ref().and_then(|count| count(&parts));
         let client = client_ip(&parts, &shared.proxies);
-        let (verdict_fields, reservation) = {
+        let (fields, reservation) = {
             let headers = HeadersOf(&parts.headers);
             let call = Call::new(parts.method.as_str(), parts.uri.path()).with_headers(&headers);
             let call = client.map_or(call, |ip| call.from_ip(ip));
             let call = user.as_deref().map_or(call, |user| call.by_user(user));
             let call = llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens));
-            match shared.policy.decide(&call) {
-                Verdict::Deny(refusal) => {
-                    let fields =
-                        shared.fields.render_knowing(refusal.standings(), Some(&shared.whole));
-                    let response = denial::respond_with(&refusal, fields, &parts.headers);
-                    return ResponseFuture { state: State::Denied { response: Some(response) } };
-                }
-                Verdict::Allow(grant) => {
-                    let fields =
-                        shared.fields.render_knowing(grant.standings(), Some(&shared.whole));
-                    (fields, grant.into_reservation())
-                }
+            let verdict = shared.policy.decide(&call);
+            let fields = shared.fields.render_knowing(verdict.standings(), Some(&shared.whole));
+            if let Verdict::Deny(refusal) = &verdict {
+                let response = denial::respond_with(refusal, fields, &parts.headers);
+                return ResponseFuture { state: State::Denied { response: Some(response) } };
             }
+            let Verdict::Allow(grant) = verdict else { unreachable!("denied above") };
+            (fields, grant.into_reservation())
         };
         if let Some(reservation) = reservation {
             parts.extensions.insert(LlmReservation::new(reservation));
         }
         let future = self.inner.call(Request::from_parts(parts, body));
-        ResponseFuture { state: State::Allowed { future, fields: verdict_fields } }
+        ResponseFuture { state: State::Allowed { future, fields } }
     }
 }
 
