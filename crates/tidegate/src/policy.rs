@@ -170,7 +170,8 @@ impl Policy {
     /// Whether the call may go on; charges it to every rule that applies if so.
     pub fn decide(&self, call: &Call<'_>) -> Verdict<'_> {
         let now = self.inner.clock.now();
-        let (mut layers, mut denied) = self.ask(call, now, Rule::foresee);
+        let mut layers = Layers::new();
+        let mut denied = self.ask(call, now, &mut layers, Rule::foresee);
         if denied.is_none() {
             denied = charge_in_order(&mut layers, now).err();
         }
@@ -187,29 +188,32 @@ impl Policy {
 
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
-        match self.ask(call, self.inner.clock.now(), Rule::peek) {
-            (layers, None) => Verdict::Allow(Grant::new(layers, None)),
-            (layers, Some(denied)) => refuse(denied, layers),
+        let mut layers = Layers::new();
+        match self.ask(call, self.inner.clock.now(), &mut layers, Rule::peek) {
+            None => Verdict::Allow(Grant::new(layers, None)),
+            Some(denied) => refuse(denied, layers),
         }
     }
 
-    /// Asks every rule that applies, and charges none. With the rule that denies, if one does: of
-    /// several, the one with the longest wait.
+    /// Asks every rule that applies, and charges none. The rule that denies, if one does: of several,
+    /// the one with the longest wait.
+    ///
+    /// The layers are too large to be handed back without a copy.
     #[inline]
     fn ask<'p>(
         &'p self,
         call: &Call<'_>,
         now: Timestamp,
+        layers: &mut Layers<'p>,
         peek: impl Fn(&Rule, &Applied, Timestamp) -> Decision,
-    ) -> (Layers<'p>, Option<Denied<'p>>) {
+    ) -> Option<Denied<'p>> {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
-        let mut layers = Layers::new();
         let mut longest: Option<(&Rule, Denial)> = None;
         for rule in &self.inner.rules {
             let applied = match rule.applies(call, path.as_deref()) {
                 Applies::Yes(applied) => applied,
                 Applies::Missing(reason) if !rule.is_dry_run() => {
-                    return (layers, Some((rule, reason)));
+                    return Some((rule, reason));
                 }
                 Applies::Missing(_) | Applies::No => continue,
             };
@@ -222,7 +226,7 @@ impl Policy {
                 longest = Some((rule, denial));
             }
         }
-        (layers, longest.map(|(rule, denial)| (rule, Reason::Limit(denial))))
+        longest.map(|(rule, denial)| (rule, Reason::Limit(denial)))
     }
 
     /// The reservation of what rules charged by an estimate.
