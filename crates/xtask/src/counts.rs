@@ -30,12 +30,12 @@ pub(crate) fn all(anew: bool) -> Result<(), Failure> {
         return record(&counted);
     }
     let recorded = recorded()?;
-    println!("{:<30} {:>12} {:>10} {:>10}", "path", "instructions", "recorded", "branches");
+    println!("{:<36} {:>12} {:>10} {:>10}", "path", "instructions", "recorded", "branches");
     let mut wrong = Vec::new();
     for (path, count) in &counted {
         let before = recorded.get(path).map(|before| before.instructions);
         let shown = before.map_or_else(|| "-".to_owned(), |before| format!("{before:.1}"));
-        println!("{path:<30} {:>12.1} {shown:>10} {:>10.1}", count.instructions, count.branches);
+        println!("{path:<36} {:>12.1} {shown:>10} {:>10.1}", count.instructions, count.branches);
         if before.is_none_or(|before| count.instructions > before * SLACK) {
             wrong.push(path.as_str());
         }
