@@ -54,8 +54,8 @@ pub struct Slots {
 #[repr(align(16))]
 struct Slot(AtomicU128);
 
-// SAFETY: an atomic of 128 zero bits is the number 0.
-unsafe impl tidegate::Zero for Slot {}
+// SAFETY: any bits are a number, and an atomic has the layout of its number.
+unsafe impl tidegate::Shareable for Slot {}
 
 impl Slots {
     /// As many words as a table for so many keys has slots.
