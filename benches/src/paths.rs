@@ -4,6 +4,7 @@ mod http;
 mod keyed;
 mod lone;
 mod memory;
+mod shared;
 mod threads;
 mod windows;
 
@@ -16,13 +17,14 @@ use crate::report::Row;
 pub type Topic = (&'static str, fn(Effort) -> Vec<Row>);
 
 /// All topics. The large tables come last.
-pub const TOPICS: [Topic; 10] = [
+pub const TOPICS: [Topic; 11] = [
     ("lone", lone::rows),
     ("windows", windows::rows),
     ("threads", threads::rows),
     ("policy", keyed::policy),
     ("http", http::rows),
     ("memory", memory::rows),
+    ("shared", shared::rows),
     ("keyed 1 k", keyed::thousand),
     ("keyed 100 k", keyed::hundred_thousand),
     ("keyed 1 M", keyed::million),
