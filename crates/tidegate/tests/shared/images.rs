@@ -46,7 +46,9 @@ proptest! {
     /// it had before them, or after.
     #[test]
     fn any_mix_of_old_and_new_heads_is_sound(
-        algorithm in prop::sample::select(vec!["token-bucket", "fixed-window"]),
+        algorithm in prop::sample::select(vec![
+            "token-bucket", "fixed-window", "sliding-window-counter", "sliding-window-log",
+        ]),
         before in calls(),
         after in calls(),
         is_old in prop::collection::vec(any::<bool>(), 16),
