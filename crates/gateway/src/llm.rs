@@ -1,6 +1,7 @@
 //! LLM calls: what to reserve for one, and what it really used.
 
 mod chat;
+mod members;
 mod meter;
 mod sse;
 mod usage;

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use super::members::{Members, Twice, replace};
 
 /// A chat completion request.
 #[derive(Debug)]
@@ -22,9 +24,10 @@ const MAX_CHOICES: u64 = 128;
 impl ChatRequest {
     /// Reads a request's body.
     pub(crate) fn parse(body: &Bytes) -> Result<Self, ChatError> {
-        let mut request: Value =
-            serde_json::from_slice(body).map_err(|error| ChatError::Json(error.to_string()))?;
-        if !request.get("messages").is_some_and(Value::is_array) {
+        let text = std::str::from_utf8(body).map_err(|error| ChatError::Json(error.to_string()))?;
+        serde_json::from_str::<Value>(text).map_err(|error| ChatError::Json(error.to_string()))?;
+        let request = Members::read(text)?;
+        if !request.find("messages").is_some_and(|messages| messages.starts_with('[')) {
             return Err(ChatError::Messages);
         }
         let ceiling = match number(&request, "max_completion_tokens")? {
@@ -39,10 +42,12 @@ impl ChatRequest {
         // longer than what the API adds to it.
         let input = body.len() as u64;
         let estimate = input.saturating_add(ceiling.saturating_mul(choices));
-        let asks_usage =
-            request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
-        let hides_usage = request.get("stream") == Some(&Value::Bool(true)) && !asks_usage;
-        let body = if hides_usage { ask_usage(&mut request)? } else { body.clone() };
+        let asking = match request.find("stream") {
+            Some("true") => ask_usage(text, &request)?,
+            _ => None,
+        };
+        let hides_usage = asking.is_some();
+        let body = asking.map_or_else(|| body.clone(), Bytes::from);
         Ok(Self { body, estimate, hides_usage })
     }
 
@@ -62,26 +67,43 @@ impl ChatRequest {
     }
 }
 
-/// The same request, asking for the usage at the end of its stream.
-fn ask_usage(request: &mut Value) -> Result<Bytes, ChatError> {
-    match &mut request["stream_options"] {
-        Value::Object(options) => {
-            options.insert("include_usage".to_owned(), Value::Bool(true));
+/// The same request, asking for the usage at the end of its stream; `None` where it asks already.
+///
+/// Nothing else of it changes, not by a byte: numbers would lose digits if it were written anew.
+fn ask_usage(text: &str, members: &Members<'_>) -> Result<Option<String>, ChatError> {
+    let Some(options) = members.find("stream_options") else {
+        let asking = r#""stream_options":{"include_usage":true}"#;
+        return Ok(Some(insert_first(text, members, asking)));
+    };
+    let asking = match options {
+        "null" => r#"{"include_usage":true}"#.to_owned(),
+        object if object.starts_with('{') => {
+            let inner = Members::read(object)?;
+            match inner.find("include_usage") {
+                Some("true") => return Ok(None),
+                Some(value) => replace(object, value, "true"),
+                None => insert_first(object, &inner, r#""include_usage":true"#),
+            }
         }
-        options @ Value::Null => *options = json!({ "include_usage": true }),
         _ => return Err(ChatError::StreamOptions),
-    }
-    Ok(Bytes::from(request.to_string()))
+    };
+    Ok(Some(replace(text, options, &asking)))
+}
+
+/// The object with this member before all others.
+fn insert_first(object: &str, members: &Members<'_>, member: &str) -> String {
+    let comma = if members.is_empty() { "" } else { "," };
+    object.replacen('{', &format!("{{{member}{comma}"), 1)
 }
 
 /// A field that is a whole number, or is not there.
-fn number(request: &Value, field: &'static str) -> Result<Option<u64>, ChatError> {
-    match request.get(field) {
-        None | Some(Value::Null) => Ok(None),
+fn number(request: &Members<'_>, field: &'static str) -> Result<Option<u64>, ChatError> {
+    match request.find(field) {
+        None | Some("null") => Ok(None),
         Some(value) => value
-            .as_u64()
+            .parse()
             .map(Some)
-            .ok_or_else(|| ChatError::Number { field, found: value.to_string() }),
+            .map_err(|_| ChatError::Number { field, found: value.to_owned() }),
     }
 }
 
@@ -92,6 +114,13 @@ pub(crate) enum ChatError {
     Messages,
     Number { field: &'static str, found: String },
     StreamOptions,
+    Twice(String),
+}
+
+impl From<Twice> for ChatError {
+    fn from(Twice(name): Twice) -> Self {
+        Self::Twice(name)
+    }
 }
 
 impl fmt::Display for ChatError {
@@ -105,6 +134,7 @@ impl fmt::Display for ChatError {
                 write!(f, "`{field}` must be a whole number{most}, not {found}.")
             }
             Self::StreamOptions => f.write_str("`stream_options` must be an object."),
+            Self::Twice(name) => write!(f, "{name:?} is there twice; which one counts?"),
         }
     }
 }
@@ -139,15 +169,31 @@ mod tests {
         let asked = r#"{"messages":[],"stream":true,"stream_options":{"include_usage":true}}"#;
         let request = parse(asked).unwrap();
         assert_eq!((request.body().as_ref(), request.hides_usage()), (asked.as_bytes(), false));
-        for quiet in [
-            r#"{"messages":[],"stream":true}"#,
-            r#"{"messages":[],"stream":true,"stream_options":null}"#,
-            r#"{"messages":[],"stream":true,"stream_options":{"include_usage":false,"x":1}}"#,
+        for (quiet, asking) in [
+            (
+                r#" {"messages":[],"stream":true}"#,
+                r#" {"stream_options":{"include_usage":true},"messages":[],"stream":true}"#,
+            ),
+            (
+                r#"{"stream_options" : null, "stream":true,"messages":[{"seed": 1.5000000000000000001}]}"#,
+                r#"{"stream_options" : {"include_usage":true}, "stream":true,"messages":[{"seed": 1.5000000000000000001}]}"#,
+            ),
+            (
+                r#"{"messages":[],"stream":true,"stream_options":{ }}"#,
+                r#"{"messages":[],"stream":true,"stream_options":{"include_usage":true }}"#,
+            ),
+            (
+                r#"{"z":"{","messages":[],"stream":true,"stream_options":{"x":1}}"#,
+                r#"{"z":"{","messages":[],"stream":true,"stream_options":{"include_usage":true,"x":1}}"#,
+            ),
+            (
+                r#"{"messages":[],"stream":true,"stream_options":{"include\u005fusage": false ,"x":1}}"#,
+                r#"{"messages":[],"stream":true,"stream_options":{"include\u005fusage": true ,"x":1}}"#,
+            ),
         ] {
             let request = parse(quiet).unwrap();
             assert!(request.hides_usage());
-            let body: Value = serde_json::from_slice(&request.body()).unwrap();
-            assert_eq!(body["stream_options"]["include_usage"], true);
+            assert_eq!(request.body(), asking, "nothing else has changed");
         }
     }
 
@@ -170,6 +216,15 @@ mod tests {
             (
                 r#"{"messages":[],"stream":true,"stream_options":7}"#,
                 "`stream_options` must be an object.",
+            ),
+            // One reader takes the first, another the last: only one of them would be charged.
+            (
+                r#"{"messages":[],"max_tokens":9,"max\u005ftokens":90000}"#,
+                "\"max_tokens\" is there twice",
+            ),
+            (
+                r#"{"messages":[],"stream":true,"stream_options":{"include_usage":false,"include_usage":false}}"#,
+                "\"include_usage\" is there twice",
             ),
         ] {
             let error = parse(body).unwrap_err().to_string();
