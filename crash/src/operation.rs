@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidegate::{Cost, FakeClock, KeyedLimiter, Limit, SharedFile, Timestamp};
+use tidegate::{Cost, FakeClock, KeyedLimiter, Limit, SharedFile, SharedHolds, Timestamp};
 
 use crate::control::Control;
 use crate::survivor::{self, Outcome};
@@ -29,6 +29,8 @@ pub(crate) enum Operation {
     Settle,
     /// A reservation that is settled for more than it held.
     SettleAbove,
+    /// A reservation that expires, and is settled for less. Survivors come after its expiry.
+    Hold,
     /// What must fail.
     Control(Control),
 }
@@ -43,13 +45,15 @@ pub(crate) struct Subject {
 const ALGORITHMS: [&str; 4] =
     ["token-bucket", "fixed-window", "sliding-window-counter", "sliding-window-log"];
 
+const LIFETIME: Duration = Duration::from_millis(1);
+
 pub(crate) type Table = KeyedLimiter<u32, Limit, FakeClock>;
 
 impl Subject {
     pub(crate) fn all() -> Vec<Self> {
-        use Operation::{Decide, Insert, Settle, SettleAbove, TakeOver, Turn};
+        use Operation::{Decide, Hold, Insert, Settle, SettleAbove, TakeOver, Turn};
         let mut all = Vec::new();
-        for operation in [Decide, Insert, TakeOver, Turn, Settle, SettleAbove] {
+        for operation in [Decide, Insert, TakeOver, Turn, Settle, SettleAbove, Hold] {
             all.extend(ALGORITHMS.map(|algorithm| Self { operation, algorithm }));
         }
         let controls = [Control::Lock, Control::TwoWords];
@@ -86,6 +90,13 @@ impl Subject {
         if let Operation::Control(control) = self.operation {
             return control.ready(path);
         }
+        if self.operation == Operation::Hold {
+            let holds = self.holds(path, START);
+            return Box::new(move || {
+                let reservation = holds.reserve(&VICTIM, Cost::new(3), LIFETIME).expect("it fits");
+                reservation.settle(Cost::new(1));
+            });
+        }
         let table = self.table(path, self.now());
         let operation = self.operation;
         Box::new(move || match operation {
@@ -113,10 +124,13 @@ impl Subject {
         };
         // What the operation charges when it is through, and at most in the middle.
         let (charges, most) = match self.operation {
-            Operation::Settle => (1, 3),
+            Operation::Settle | Operation::Hold => (1, 3),
             Operation::SettleAbove => (4, 4),
             _ => (1, 1),
         };
+        if self.operation == Operation::Hold {
+            self.holds(path, self.now() + LIFETIME).return_expired();
+        }
         let table = self.table(path, self.now());
         survivor::go_on(table, path, LIMIT - spent_before, charges, most)
     }
@@ -134,15 +148,25 @@ impl Subject {
     }
 
     fn table(&self, path: &Path, now: Timestamp) -> Table {
+        let file = SharedFile::open(path).expect("the file");
+        let table = file.limiter("keys", self.limit(), KEYS).expect("the table");
+        table.with_clock(FakeClock::at(now))
+    }
+
+    fn holds(&self, path: &Path, now: Timestamp) -> SharedHolds<u32, FakeClock> {
+        let file = SharedFile::open(path).expect("the file");
+        let holds = file.holds("keys", self.limit(), KEYS).expect("the table");
+        holds.with_clock(FakeClock::at(now))
+    }
+
+    fn limit(&self) -> Limit {
         let rate = format!("{LIMIT} per minute").parse().expect("a rate");
-        let limit = match self.algorithm {
+        match self.algorithm {
             "token-bucket" => Limit::token_bucket(rate, None),
             "fixed-window" => Limit::fixed_window(rate, None),
             "sliding-window-counter" => Limit::sliding_window_counter(rate, 6),
             _ => Limit::sliding_window_log(rate),
-        };
-        let file = SharedFile::open(path).expect("the file");
-        let table = file.limiter("keys", limit.expect("a limit"), KEYS).expect("the table");
-        table.with_clock(FakeClock::at(now))
+        }
+        .expect("a limit")
     }
 }

@@ -36,6 +36,7 @@ mod time;
 
 mod key;
 
+mod holds;
 mod limiter;
 mod table;
 
@@ -48,6 +49,7 @@ pub use algorithm::{
 };
 pub use cost::Cost;
 pub use decision::{Allowance, Cause, Decision, Denial, Retry};
+pub use holds::{Held, Hold, HoldId, Holds};
 pub use key::Key;
 pub use limiter::Limiter;
 pub use protocol::{Cell, Entry, Protocol, Swap};

@@ -155,6 +155,11 @@ impl Gateway {
         with_fields(fields, response)
     }
 
+    /// Gives back what was reserved for calls whose time is over.
+    pub(crate) fn return_expired(&self) -> usize {
+        self.policy.return_expired()
+    }
+
     /// Asks the policy, and charges.
     fn decide(
         &self,

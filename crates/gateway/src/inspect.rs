@@ -76,6 +76,10 @@ impl Inspect {
                 table.tally().denied(),
             ),
         );
+        if let Some((open, units)) = table.open_holds() {
+            let plural = if open == 1 { "" } else { "s" };
+            line(out, format_args!("  {open} open reservation{plural} of {units} units"));
+        }
         let top = table.top_consumers(self.top, now);
         if top.is_empty() {
             return;

@@ -41,6 +41,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
     let _ = io::stdout().write_all(banner.as_bytes());
 
     let gateway = Arc::new(Gateway::new(config));
+    tokio::spawn(return_expired(gateway.clone()));
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
@@ -95,6 +96,19 @@ fn serve(
             tracing::debug!(%peer, "connection ended: {error}");
         }
     });
+}
+
+/// Gives back, each second, what was reserved by gateways that have died. Calls that are denied look for
+/// themselves; this is so that what answers tell is true before.
+async fn return_expired(gateway: Arc<Gateway>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        let returned = gateway.return_expired();
+        if returned > 0 {
+            tracing::info!("{returned} reservations expired and were given back");
+        }
+    }
 }
 
 /// Out of file descriptors, say: trying again at once would only burn the processor.

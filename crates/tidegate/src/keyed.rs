@@ -10,7 +10,7 @@ use tidegate_core::{Cost, Decision, Denial, Key, Protocol, Table, Timestamp, Whe
 
 use crate::clock::{Clock, SystemClock};
 use crate::memory::Memory;
-use crate::reservation::{Ledger, Reservation};
+use crate::reservation::{Ledger, Reservation, book_in};
 
 /// One limit per key: "each user at most 20 a minute".
 ///
@@ -185,12 +185,8 @@ pub struct Account<'a, K: ?Sized, P, C> {
 }
 
 impl<K: Hash + ?Sized, P: Protocol, C: Clock> Ledger for Account<'_, K, P, C> {
-    fn refund(&self, cost: Cost, charged_at: Timestamp) {
-        self.limiter.table.refund(self.key, cost, charged_at, self.limiter.clock.now());
-    }
-
-    fn charge(&self, cost: Cost) {
-        // When the key's slot is gone and there is none for it, the table's tally counts it.
-        let _ = self.limiter.table.charge(self.key, cost, self.limiter.clock.now());
+    fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp) {
+        let KeyedLimiter { table, clock, .. } = self.limiter;
+        book_in(table, self.key, reserved, used, (charged_at, clock.now()));
     }
 }

@@ -53,7 +53,9 @@ pub use memory::Memory;
 pub use pages::{Pages, Shareable};
 pub use rate::{Period, Rate, RateError};
 pub use reservation::{Ledger, Reservation};
-pub use shared::{SharedClock, SharedFile, SharedFileError, SharedTable};
+pub use shared::{
+    ExpiringAccount, SharedClock, SharedFile, SharedFileError, SharedHolds, SharedTable,
+};
 
 pub use tidegate_core as core;
 pub use tidegate_core::{

@@ -4,7 +4,7 @@ use tidegate_core::{AtomicU64, Cost, Decision, Denial, Protocol, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
 use crate::memory;
-use crate::reservation::{Ledger, Reservation};
+use crate::reservation::{Ledger, Reservation, book};
 
 /// One limit for the whole process: "at most 50 calls a second to that service".
 ///
@@ -76,11 +76,9 @@ impl<P: Protocol, C: Clock> Limiter<P, C> {
 }
 
 impl<P: Protocol, C: Clock> Ledger for &Limiter<P, C> {
-    fn refund(&self, cost: Cost, charged_at: Timestamp) {
-        self.inner.refund(cost, charged_at, self.clock.now());
-    }
-
-    fn charge(&self, cost: Cost) {
-        self.inner.charge(cost, self.clock.now());
+    fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp) {
+        let now = self.clock.now();
+        let refund = |rest| self.inner.refund(rest, charged_at, now);
+        book(reserved, used, refund, |excess| self.inner.charge(excess, now));
     }
 }

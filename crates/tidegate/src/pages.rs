@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::slice;
 
 use memmap2::{MmapOptions, MmapRaw};
-use tidegate_core::{AtomicU64, Line, Tally};
+use tidegate_core::{AtomicU64, Hold, Line, Tally};
 
 /// A slice in pages of its own: it begins as zeros, or as what a file holds.
 pub struct Pages<T> {
@@ -33,6 +33,9 @@ unsafe impl Shareable for AtomicU64 {}
 
 // SAFETY: an array of atomic numbers, see above.
 unsafe impl Shareable for Line {}
+
+// SAFETY: four atomic numbers, see above.
+unsafe impl Shareable for Hold {}
 
 // SAFETY: two atomic numbers, see above.
 unsafe impl Shareable for Tally {}

@@ -133,7 +133,9 @@ impl Policy {
     /// do the same share its limits, and what was spent is still spent after a restart.
     ///
     /// A rule's state is found again by the rule's name and limit, whatever else has changed; a rule with
-    /// another limit begins fresh. The policy goes by the [file's clock](SharedFile::clock).
+    /// another limit begins fresh. The policy goes by the [file's clock](SharedFile::clock). Reservations
+    /// of LLM tokens [expire](Rule::with_expiring_reservations), after an hour unless a rule says
+    /// otherwise.
     ///
     /// ```
     /// use tidegate::SharedFile;
@@ -176,6 +178,10 @@ impl Policy {
             denied = charge_in_order(&mut layers, now).err();
         }
         if let Some(denied) = denied {
+            // What a dead process had reserved may have come free; looking is rare.
+            if denied.0.look_for_expired(now) {
+                return self.decide(call);
+            }
             return refuse(denied, layers);
         }
         for layer in layers.iter_mut().filter(|layer| layer.rule.is_dry_run()) {
@@ -193,6 +199,14 @@ impl Policy {
             None => Verdict::Allow(Grant::new(layers, None)),
             Some(denied) => refuse(denied, layers),
         }
+    }
+
+    /// Gives back what was reserved for calls whose time is over, and tells how many reservations that
+    /// were. For a timer, where rules have [reservations that
+    /// expire](Rule::with_expiring_reservations); a call that is denied looks for itself.
+    pub fn return_expired(&self) -> usize {
+        let now = self.inner.clock.now();
+        self.inner.rules.iter().map(|rule| rule.return_expired(now)).sum()
     }
 
     /// Asks every rule that applies, and charges none. The rule that denies, if one does: of several,
@@ -235,7 +249,10 @@ impl Policy {
         // A dry run that would have denied was not charged, so there is nothing to settle.
         let measured = measured.filter(|layer| layer.decision.is_allow());
         let estimate = measured.clone().next()?.applied.cost;
-        let accounts = measured.map(|layer| (self.index_of(layer.rule), layer.applied.key));
+        let accounts = measured.map(|layer| {
+            let hold = layer.rule.note_reservation(&layer.applied, now);
+            (self.index_of(layer.rule), layer.applied.key, hold)
+        });
         let held = Held::new(self.inner.clone(), accounts);
         Some(Reservation::new(held, estimate, now))
     }

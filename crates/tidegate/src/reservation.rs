@@ -1,14 +1,42 @@
 //! [`Reservation`]: reserve an estimate, settle what was really used.
 
-use tidegate_core::{Cost, Timestamp};
+use tidegate_core::{Cost, Key, Protocol, Storage, Table, Timestamp};
 
-/// Where a reservation's difference is booked: the limiter, with the key.
+/// Where a reservation is booked: the limiter, with the key.
 pub trait Ledger {
-    /// Takes back `cost` of what was charged at `charged_at`.
-    fn refund(&self, cost: Cost, charged_at: Timestamp);
+    /// Books that `used` was used of what was `reserved` at `charged_at`: the rest is given back, or the
+    /// excess charged, whether it fits or not. Called once.
+    fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp);
+}
 
-    /// Charges `cost` whether it fits or not: what does not fit is debt.
-    fn charge(&self, cost: Cost);
+/// What is left to book when `used` was used of what was charged.
+pub(crate) fn book(
+    charged: Cost,
+    used: Cost,
+    refund: impl FnOnce(Cost),
+    charge: impl FnOnce(Cost),
+) {
+    let (charged, used) = (charged.units(), used.units());
+    if used < charged {
+        refund(Cost::new(charged - used));
+    } else if used > charged {
+        charge(Cost::new(used - charged));
+    }
+}
+
+/// The same on a key of a table.
+pub(crate) fn book_in<P: Protocol, S: Storage>(
+    table: &Table<P, S>,
+    key: Key,
+    charged: Cost,
+    used: Cost,
+    (charged_at, now): (Timestamp, Timestamp),
+) {
+    let refund = |rest| table.refund(key, rest, charged_at, now);
+    book(charged, used, refund, |excess| {
+        // When the key's slot is gone and there is none for it, the table's tally counts it.
+        let _ = table.charge(key, excess, now);
+    });
 }
 
 /// An estimate that was charged, to be settled once the real use is known.
@@ -39,27 +67,19 @@ pub struct Reservation<L: Ledger> {
     ledger: L,
     reserved: Cost,
     charged_at: Timestamp,
-    end: End,
-}
-
-/// How a reservation ends that nobody ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Keep,
-    Cancel,
-    /// It has ended.
-    Done,
+    /// What is booked as used when it ends, which is when it is dropped.
+    used: Cost,
 }
 
 impl<L: Ledger> Reservation<L> {
     /// A reservation of what has just been charged to the ledger.
     pub fn new(ledger: L, reserved: Cost, charged_at: Timestamp) -> Self {
-        Self { ledger, reserved, charged_at, end: End::Keep }
+        Self { ledger, reserved, charged_at, used: reserved }
     }
 
     /// The same reservation, which gives everything back when it is dropped.
     pub fn cancel_on_drop(mut self) -> Self {
-        self.end = End::Cancel;
+        self.used = Cost::ZERO;
         self
     }
 
@@ -75,13 +95,7 @@ impl<L: Ledger> Reservation<L> {
 
     /// Books what was really used: the rest is given back, or the excess charged.
     pub fn settle(mut self, used: Cost) {
-        self.end = End::Done;
-        let (used, reserved) = (used.units(), self.reserved.units());
-        if used < reserved {
-            self.ledger.refund(Cost::new(reserved - used), self.charged_at);
-        } else if used > reserved {
-            self.ledger.charge(Cost::new(used - reserved));
-        }
+        self.used = used;
     }
 
     /// Gives everything back: the call was not made, or nothing was used.
@@ -92,8 +106,6 @@ impl<L: Ledger> Reservation<L> {
 
 impl<L: Ledger> Drop for Reservation<L> {
     fn drop(&mut self) {
-        if self.end == End::Cancel {
-            self.ledger.refund(self.reserved, self.charged_at);
-        }
+        self.ledger.settle(self.reserved, self.used, self.charged_at);
     }
 }

@@ -5,10 +5,13 @@ mod create;
 mod directory;
 mod error;
 mod header;
+mod holds;
 mod table;
 
 pub use clock::SharedClock;
 pub use error::SharedFileError;
+pub(crate) use holds::Notes;
+pub use holds::{ExpiringAccount, SharedHolds};
 pub use table::SharedTable;
 
 use std::fmt;
@@ -25,7 +28,7 @@ use crate::keyed::KeyedLimiter;
 use crate::limit::Limit;
 use crate::memory::Memory;
 use crate::pages::Pages;
-use directory::Entry;
+use directory::{Entry, Kind};
 use header::Header;
 
 /// A file of tables that processes share: one limit for all workers of a server, and budgets that
@@ -147,20 +150,37 @@ impl SharedFile {
         Ok(KeyedLimiter::in_memory(limit, memory, self.hasher(), self.clock()))
     }
 
+    /// As [`limiter`](Self::limiter), with reservations that expire, so that what a process had reserved
+    /// comes back when it dies.
+    ///
+    /// # Errors
+    /// As [`limiter`](Self::limiter).
+    pub fn holds<K: Hash + ?Sized>(
+        &self,
+        name: &str,
+        limit: Limit,
+        keys: usize,
+    ) -> Result<SharedHolds<K>, SharedFileError> {
+        let notes = self.notes(name, &limit, keys)?;
+        Ok(SharedHolds::new(self.limiter(name, limit, keys)?, notes))
+    }
+
     /// The tables that are in the file, to look at.
     ///
     /// # Errors
     /// When the directory is damaged, or has a limit that this version does not know.
     pub fn tables(&self) -> Result<Vec<SharedTable>, SharedFileError> {
         let entries = self.header.entries(&self.path)?;
-        let table = |entry: Entry| {
+        let table = |entry: &Entry| {
             let limit: Limit = entry.limit.parse().map_err(|_| {
                 SharedFileError::damaged(&self.path, "a table has a limit that is none")
             })?;
-            let memory = self.map(&entry, &limit)?;
-            Ok(SharedTable::new(entry.name, limit, memory))
+            let is_of_it = |other: &&Entry| other.is(Kind::Notes, &entry.name, &entry.limit);
+            let notes = entries.iter().find(is_of_it).map(|notes| self.map_notes(notes));
+            let memory = self.map(entry, &limit)?;
+            Ok(SharedTable::new(entry.name.clone(), limit, memory, notes.transpose()?))
         };
-        entries.into_iter().map(table).collect()
+        entries.iter().filter(|entry| entry.kind == Kind::Table).map(table).collect()
     }
 
     /// How many bytes the file has.
@@ -196,19 +216,20 @@ impl SharedFile {
         limit: &Limit,
         keys: usize,
     ) -> Result<Memory, SharedFileError> {
-        let limit_text = limit.to_string();
-        if name.is_empty() || name.len() > directory::NAME_BYTES {
-            return Err(SharedFileError::Name { name: name.to_owned() });
-        }
-        if let Some(entry) = self.find(name, &limit_text)? {
-            return self.map(&entry, limit);
-        }
-        let _one_thread = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file.lock().map_err(|error| SharedFileError::io(&self.path, "lock", &error))?;
-        let added = self.find_or_add(name, &limit_text, limit, keys);
-        // Closing would unlock it too, if this fails.
-        let _ = self.file.unlock();
-        self.map(&added?, limit)
+        let entry = self.entry(Kind::Table, name, limit, || self.new_table(name, limit, keys))?;
+        self.map(&entry, limit)
+    }
+
+    /// The notes of what is reserved in a table; both are added if they are not there.
+    pub(crate) fn notes(
+        &self,
+        name: &str,
+        limit: &Limit,
+        keys: usize,
+    ) -> Result<Notes, SharedFileError> {
+        let table = self.entry(Kind::Table, name, limit, || self.new_table(name, limit, keys))?;
+        let add = || Ok(Entry::of_notes(&table, self.end()));
+        self.map_notes(&self.entry(Kind::Notes, name, limit, add)?)
     }
 
     /// Makes the tables sound after the machine has stopped. Others that open the file wait.
@@ -227,31 +248,59 @@ impl SharedFile {
         mended
     }
 
-    fn find(&self, name: &str, limit: &str) -> Result<Option<Entry>, SharedFileError> {
+    /// The entry of that name and limit, which is added if it is not there.
+    fn entry(
+        &self,
+        kind: Kind,
+        name: &str,
+        limit: &Limit,
+        new: impl FnOnce() -> Result<Entry, SharedFileError>,
+    ) -> Result<Entry, SharedFileError> {
+        let limit = limit.to_string();
+        if name.is_empty() || name.len() > directory::NAME_BYTES {
+            return Err(SharedFileError::Name { name: name.to_owned() });
+        }
+        if let Some(entry) = self.find(kind, name, &limit)? {
+            return Ok(entry);
+        }
+        let _one_thread = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.lock().map_err(|error| SharedFileError::io(&self.path, "lock", &error))?;
+        // Somebody may have been first.
+        let entry = self.find(kind, name, &limit).and_then(|found| match found {
+            Some(entry) => Ok(entry),
+            None => new().and_then(|entry| self.add(entry)),
+        });
+        // Closing would unlock it too, if this fails.
+        let _ = self.file.unlock();
+        entry
+    }
+
+    fn find(&self, kind: Kind, name: &str, limit: &str) -> Result<Option<Entry>, SharedFileError> {
         let mut entries = self.header.entries(&self.path)?.into_iter();
-        Ok(entries.find(|entry| entry.name == name && entry.limit == limit))
+        Ok(entries.find(|entry| entry.is(kind, name, limit)))
+    }
+
+    fn new_table(&self, name: &str, limit: &Limit, keys: usize) -> Result<Entry, SharedFileError> {
+        let entry = Entry::new(name, &limit.to_string(), self.end(), keys, limit.ring_words());
+        entry.ok_or_else(|| SharedFileError::TooLarge { name: name.to_owned(), keys })
+    }
+
+    /// Where the next entry's memory begins. With the file's lock held.
+    fn end(&self) -> u64 {
+        self.header.end().next_multiple_of(Pages::<Line>::ALIGN)
     }
 
     /// With the file's lock held.
-    fn find_or_add(
-        &self,
-        name: &str,
-        limit_text: &str,
-        limit: &Limit,
-        keys: usize,
-    ) -> Result<Entry, SharedFileError> {
-        if let Some(entry) = self.find(name, limit_text)? {
-            return Ok(entry);
-        }
-        let offset = self.header.end().next_multiple_of(Pages::<Line>::ALIGN);
-        let too_large = || SharedFileError::TooLarge { name: name.to_owned(), keys };
-        let entry = Entry::new(name, limit_text, offset, keys, limit.ring_words());
-        let entry = entry.ok_or_else(too_large)?;
+    fn add(&self, entry: Entry) -> Result<Entry, SharedFileError> {
         let slot = self.header.unused_entry().ok_or(SharedFileError::TooManyTables)?;
-        create::allocate(&self.file, offset, entry.end() - offset)
+        create::allocate(&self.file, entry.offset, entry.end() - entry.offset)
             .map_err(|error| SharedFileError::io(&self.path, "make room in", &error))?;
         self.header.commit(slot, &entry);
         Ok(entry)
+    }
+
+    fn map_notes(&self, entry: &Entry) -> Result<Notes, SharedFileError> {
+        entry.map_notes(&self.file).map_err(|error| SharedFileError::io(&self.path, "map", &error))
     }
 
     fn map(&self, entry: &Entry, limit: &Limit) -> Result<Memory, SharedFileError> {

@@ -380,6 +380,14 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
             "test.toml:5:15: rule `r`: ipv6_prefix: an IPv6 prefix of 8 bits is not one; give 32 to 128",
         ),
         (
+            rule("reservation_expires_s = 60"),
+            "test.toml:5:25: rule `r`: reservation_expires_s: is for rules with `cost = \"llm-tokens\"`, which reserve",
+        ),
+        (
+            rule("cost = \"llm-tokens\"\nreservation_expires_s = 0"),
+            "test.toml:6:25: rule `r`: reservation_expires_s: would give back at once; give the seconds that a call may take",
+        ),
+        (
             rule("keys = 100_000_000_000"),
             "test.toml:5:8: rule `r`: keys: 100000000000 keys of 264 bytes take more than 16 GiB; give fewer keys, or use the algorithm `sliding-window-counter`",
         ),
@@ -419,6 +427,7 @@ fn every_field_of_a_rule_is_understood() {
         time_zone = "America/New_York"
         key = "global"
         cost = "llm-tokens"
+        reservation_expires_s = 600
         "#,
     );
     let rule = &policy.rules()[0];

@@ -7,6 +7,7 @@
 mod admitted;
 
 mod counter;
+mod holds;
 mod log;
 mod lone;
 mod table;

@@ -11,6 +11,7 @@ mod history;
 mod corrupt;
 mod extremes;
 mod fixed_window;
+mod holds;
 mod late;
 mod lesson;
 mod sliding_window_counter;

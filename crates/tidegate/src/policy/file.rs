@@ -15,11 +15,14 @@
 //! # when_full = "deny"                  # or take-over
 //! # missing_key = "deny"                # or share, skip
 //! # ipv6_prefix = 64                    # for the key ip
+//! # reservation_expires_s = 3600        # llm-tokens, state in a file: when what a dead process had
+//! #                                     # reserved comes back
 //! # dry_run = false                     # true: counted and reported, never enforced
 //! ```
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -145,6 +148,7 @@ pub struct RuleSpec {
     when_full: Option<Spanned<String>>,
     missing_key: Option<Spanned<String>>,
     ipv6_prefix: Option<Spanned<u8>>,
+    reservation_expires_s: Option<Spanned<u64>>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -230,7 +234,34 @@ impl RuleSpec {
                 "missing_key",
                 MissingKey::NAMES,
             )?);
+        let rule = self.expire_reservations(rule, source, shared)?;
         Ok(if self.dry_run { rule.dry_run() } else { rule })
+    }
+
+    fn expire_reservations(
+        &self,
+        rule: Rule,
+        source: &Source<'_>,
+        shared: Option<&SharedFile>,
+    ) -> Result<Rule, FileError> {
+        const FIELD: &str = "reservation_expires_s";
+        let seconds = match &self.reservation_expires_s {
+            Some(seconds) if rule.cost() != CostRule::LlmTokens => {
+                let message = "is for rules with `cost = \"llm-tokens\"`, which reserve";
+                return Err(self.error(source, seconds, FIELD, &message));
+            }
+            Some(seconds) if *seconds.get_ref() == 0 => {
+                let message = "would give back at once; give the seconds that a call may take";
+                return Err(self.error(source, seconds, FIELD, &message));
+            }
+            seconds => seconds.as_ref().map_or(3_600, |seconds| *seconds.get_ref()),
+        };
+        match shared {
+            Some(file) if rule.cost() == CostRule::LlmTokens => rule
+                .with_expiring_reservations(file, Duration::from_secs(seconds))
+                .map_err(|error| self.error(source, &self.name, error.field(), &error)),
+            _ => Ok(rule),
+        }
     }
 
     fn build_limit(&self, source: &Source<'_>) -> Result<Limit, FileError> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_core::{Cost, Key, Timestamp};
+use tidegate_core::{Cost, HoldId, Key, Timestamp};
 
 use super::Inner;
 use crate::reservation::Ledger;
@@ -19,31 +19,26 @@ pub struct Held {
 struct Account {
     rule: usize,
     key: Key,
+    /// The note of what is reserved, where that expires.
+    hold: Option<HoldId>,
 }
 
 impl Held {
     pub(super) fn new(
         policy: Arc<Inner>,
-        accounts: impl IntoIterator<Item = (usize, Key)>,
+        accounts: impl IntoIterator<Item = (usize, Key, Option<HoldId>)>,
     ) -> Self {
-        let accounts = accounts.into_iter().map(|(rule, key)| Account { rule, key }).collect();
+        let account = |(rule, key, hold)| Account { rule, key, hold };
+        let accounts = accounts.into_iter().map(account).collect();
         Self { policy, accounts }
     }
 }
 
 impl Ledger for Held {
-    fn refund(&self, cost: Cost, charged_at: Timestamp) {
+    fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp) {
         let now = self.policy.clock.now();
-        for Account { rule, key } in &self.accounts {
-            self.policy.rules[*rule].table().refund(*key, cost, charged_at, now);
-        }
-    }
-
-    fn charge(&self, cost: Cost) {
-        let now = self.policy.clock.now();
-        for Account { rule, key } in &self.accounts {
-            // When the key's slot is gone and there is none for it, the rule's tally counts it.
-            let _ = self.policy.rules[*rule].table().charge(*key, cost, now);
+        for Account { rule, key, hold } in &self.accounts {
+            self.policy.rules[*rule].settle((*key, *hold), reserved, used, (charged_at, now));
         }
     }
 }

@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ahash::RandomState;
-use tidegate_core::{Allowance, Cost, Decision, Key, Protocol, Table, Tally, Timestamp, WhenFull};
+use tidegate_core::{
+    Allowance, Cost, Decision, Held, HoldId, Key, Protocol, Table, Tally, Timestamp, WhenFull,
+};
 
 use super::key::key_of;
 use super::{Call, KeyPart, Match, MissingKey, Reason};
 use crate::limit::Limit;
 use crate::memory::Memory;
-use crate::shared::{SharedFile, SharedFileError};
+use crate::reservation::book_in;
+use crate::shared::{Notes, SharedFile, SharedFileError};
 
 /// One layer of a policy: whom it applies to, by which key, with which limit, at what cost.
 ///
@@ -35,7 +39,14 @@ pub struct Rule {
     dry_run: bool,
     table: Table<Limit, Memory>,
     hasher: RandomState,
+    expiring: Option<Expiring>,
     dry_run_denials: AtomicU64,
+}
+
+/// That a rule's reservations expire: the notes of them, and how long they may take.
+struct Expiring {
+    notes: Notes,
+    lifetime: Duration,
 }
 
 /// What a call costs.
@@ -142,6 +153,7 @@ impl Rule {
             dry_run: false,
             table,
             hasher,
+            expiring: None,
             dry_run_denials: AtomicU64::new(0),
         }
     }
@@ -179,6 +191,22 @@ impl Rule {
     #[must_use]
     pub fn with_when_full(self, when_full: WhenFull) -> Self {
         Self { table: self.table.with_when_full(when_full), ..self }
+    }
+
+    /// The same rule, whose reservations expire after `lifetime`, as those of
+    /// [`SharedHolds`](crate::SharedHolds) do: what a process had reserved when it died comes back. `file`
+    /// is the one that the rule's state is in.
+    ///
+    /// # Errors
+    /// When the file has no room.
+    pub fn with_expiring_reservations(
+        self,
+        file: &SharedFile,
+        lifetime: Duration,
+    ) -> Result<Self, RuleError> {
+        let keys = self.table.slots();
+        let notes = file.notes(&self.name, self.limit(), keys).map_err(RuleError::Shared)?;
+        Ok(Self { expiring: Some(Expiring { notes, lifetime }), ..self })
     }
 
     /// The same rule, counted and reported, but never enforced.
@@ -270,8 +298,36 @@ impl Rule {
         self.table.refund(applied.key, applied.cost, charged_at, now);
     }
 
-    pub(super) fn table(&self) -> &Table<Limit, Memory> {
-        &self.table
+    /// Notes what was reserved, if that expires and there is room for a note.
+    pub(super) fn note_reservation(&self, applied: &Applied, now: Timestamp) -> Option<HoldId> {
+        let Expiring { notes, lifetime } = self.expiring.as_ref()?;
+        let held = Held { key: applied.key, cost: applied.cost, charged_at: now };
+        notes.note(&self.table, held, now + *lifetime)
+    }
+
+    /// Books that `used` was used of what was reserved.
+    pub(super) fn settle(
+        &self,
+        (key, hold): (Key, Option<HoldId>),
+        reserved: Cost,
+        used: Cost,
+        times: (Timestamp, Timestamp),
+    ) {
+        let end = |expiring: &Expiring| expiring.notes.end(hold, reserved);
+        let charged = self.expiring.as_ref().map_or(reserved, end);
+        book_in(&self.table, key, charged, used, times);
+    }
+
+    /// Gives back what has expired, for who was denied; whether that was anything.
+    pub(super) fn look_for_expired(&self, now: Timestamp) -> bool {
+        let look = |expiring: &Expiring| expiring.notes.look_for_expired(&self.table, now) > 0;
+        self.expiring.as_ref().is_some_and(look)
+    }
+
+    /// Gives back what has expired, and tells how many reservations that were.
+    pub(super) fn return_expired(&self, now: Timestamp) -> usize {
+        let returned = |expiring: &Expiring| expiring.notes.return_expired(&self.table, now);
+        self.expiring.as_ref().map_or(0, returned)
     }
 
     pub(super) fn note_dry_run(&self, decision: &Decision) {

@@ -1,7 +1,7 @@
 //! How a shared file comes to be: whole, or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::SharedFileError;
@@ -35,22 +35,29 @@ pub(super) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP) => {}
         allocated => return Ok(allocated?),
     }
-    // Elsewhere, blocks come with what is written.
-    let zeros = vec![0; 1 << 16];
-    let mut at = offset;
-    while at < offset + bytes {
-        let length = zeros.len().min((offset + bytes - at) as usize);
-        std::os::unix::fs::FileExt::write_all_at(file, &zeros[..length], at)?;
-        at += length as u64;
-    }
-    file.sync_data()
+    write_zeros(file, offset, bytes)
 }
 
-/// A new file that is its owner's alone.
+/// Where the system gives no blocks for the asking, they come with what is written.
+fn write_zeros(mut file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let zeros = [0; 1 << 13];
+    file.seek(SeekFrom::Start(offset))?;
+    let mut left = bytes;
+    while left > 0 {
+        let length = zeros.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        file.write_all(&zeros[..length])?;
+        left -= length as u64;
+    }
+    file.sync_data()?;
+    file.rewind()
+}
+
+/// A new file that is its owner's alone, where the system knows of owners.
 fn private() -> OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
 
@@ -70,5 +77,22 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0); // it may never have been there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_written_where_the_system_gives_no_blocks() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"begins").unwrap();
+        write_zeros(&file, 3, 20_000).unwrap();
+        file.write_all(b"B").unwrap();
+        file.rewind().unwrap();
+        let all = io::read_to_string(file).unwrap();
+        assert_eq!(all.len(), 20_003);
+        assert!(all.starts_with("Beg\0") && all[3..].bytes().all(|byte| byte == 0));
     }
 }

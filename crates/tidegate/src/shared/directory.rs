@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 
-use tidegate_core::{AtomicU64, Line, Tally};
+use tidegate_core::{AtomicU64, Hold, Line, Tally};
 
 use super::header;
+use super::holds::Notes;
 use crate::memory::Memory;
 use crate::pages::Pages;
 
@@ -19,10 +20,12 @@ use crate::pages::Pages;
 /// | 2 | lines |
 /// | 3 | ring words for each slot |
 /// | 4 | lengths: of the name in the low half, of the limit in the high half |
+/// | 5 | what it is: 0 for a table, 1 for the notes of what is reserved in the table of that name |
 /// | 8 to 15 | name, UTF-8 |
 /// | 16 to 63 | limit, as text |
 ///
-/// A table begins with its tally; then come its lines, and its ring, each on pages of its own.
+/// A table begins with its tally; then come its lines, and its ring, each on pages of its own. Notes begin
+/// with the time when somebody last looked for expired ones; then come their records, as long as lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -30,12 +33,23 @@ pub(super) struct Entry {
     pub(super) offset: u64,
     pub(super) lines: usize,
     pub(super) ring_words: usize,
+    pub(super) kind: Kind,
 }
+
+/// What an entry is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Table = 0,
+    Notes = 1,
+}
+
+const _: () = assert!(size_of::<Hold>() == size_of::<Line>());
 
 pub(super) const ENTRIES: usize = 120;
 pub(super) const ENTRY_WORDS: usize = 64;
 pub(super) const COMMITTED: u64 = 1;
 pub(super) const NAME_BYTES: usize = 64;
+const KIND: usize = 5;
 const NAME: usize = 8;
 const LIMIT: usize = 16;
 const LIMIT_BYTES: usize = (ENTRY_WORDS - LIMIT) * 8;
@@ -51,9 +65,19 @@ impl Entry {
         ring_words: usize,
     ) -> Option<Self> {
         let (name, limit) = (name.to_owned(), limit.to_owned());
-        let entry = Self { name, limit, offset, lines: Line::for_keys(keys), ring_words };
+        let lines = Line::for_keys(keys);
+        let entry = Self { name, limit, offset, lines, ring_words, kind: Kind::Table };
         (entry.limit.len() <= LIMIT_BYTES && entry.lines > 0 && entry.checked_end().is_some())
             .then_some(entry)
+    }
+
+    /// The entry for the notes of a table, at another offset.
+    pub(super) fn of_notes(table: &Self, offset: u64) -> Self {
+        Self { offset, lines: Notes::RECORDS, ring_words: 0, kind: Kind::Notes, ..table.clone() }
+    }
+
+    pub(super) fn is(&self, kind: Kind, name: &str, limit: &str) -> bool {
+        (self.kind, &*self.name, &*self.limit) == (kind, name, limit)
     }
 
     /// The entry in these words, if they are one.
@@ -73,6 +97,11 @@ impl Entry {
             offset: word(1),
             lines: number(2)?,
             ring_words: number(3)?,
+            kind: match word(KIND) {
+                0 => Kind::Table,
+                1 => Kind::Notes,
+                _ => return None,
+            },
         };
         let is_sound = entry.offset >= header::BYTES
             && entry.offset.is_multiple_of(ALIGN)
@@ -90,6 +119,7 @@ impl Entry {
             self.ring_words as u64,
         ]);
         words[4] = self.name.len() as u64 | (self.limit.len() as u64) << 32;
+        words[KIND] = self.kind as u64;
         for (at, text) in [(NAME, &self.name), (LIMIT, &self.limit)] {
             for (word, bytes) in words[at..].iter_mut().zip(text.as_bytes().chunks(8)) {
                 let mut padded = [0; 8];
@@ -141,6 +171,15 @@ impl Entry {
         };
         Ok(Memory::mapped(lines, ring, tally))
     }
+
+    /// The notes.
+    pub(super) fn map_notes(&self, file: &File) -> io::Result<Notes> {
+        let Some(records_at) = self.lines_offset() else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        let looked_at = Pages::of_file(file, self.offset, 1)?;
+        Ok(Notes::new(Pages::of_file(file, records_at, self.lines)?, looked_at))
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +206,7 @@ mod tests {
             (3, u64::MAX),
             (4, 65),
             (4, 385 << 32),
+            (5, 2),
             (8, u64::MAX),
         ] {
             let words = entry.words().map(AtomicU64::new);

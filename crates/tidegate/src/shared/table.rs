@@ -2,6 +2,7 @@
 
 use tidegate_core::{Fault, LiveKey, Storage, Table, Tally, Timestamp};
 
+use super::holds::Notes;
 use crate::limit::Limit;
 use crate::memory::Memory;
 
@@ -12,16 +13,17 @@ use crate::memory::Memory;
 pub struct SharedTable {
     name: String,
     table: Table<Limit, Memory>,
+    notes: Option<Notes>,
     bytes: usize,
 }
 
 impl SharedTable {
-    pub(super) fn new(name: String, limit: Limit, memory: Memory) -> Self {
+    pub(super) fn new(name: String, limit: Limit, memory: Memory, notes: Option<Notes>) -> Self {
         let bytes = size_of_val(memory.lines()) + size_of_val(memory.ring());
         let Ok(table) = Table::new(limit, memory) else {
             unreachable!("the memory was mapped for this limit");
         };
-        Self { name, table, bytes }
+        Self { name, table, notes, bytes }
     }
 
     /// Its name.
@@ -54,6 +56,13 @@ impl SharedTable {
         self.table.tally()
     }
 
+    /// How many reservations that expire are open in it, and the units that they hold; `None` when it was
+    /// never used with such.
+    #[must_use]
+    pub fn open_holds(&self) -> Option<(usize, u128)> {
+        self.notes.as_ref().map(Notes::total)
+    }
+
     /// How many keys are live at `now`.
     #[must_use]
     pub fn live_keys(&self, now: Timestamp) -> usize {
@@ -83,8 +92,10 @@ impl SharedTable {
         faults
     }
 
-    /// See [`Table::mend`].
-    pub(super) fn mend(&self, now: Timestamp) -> usize {
-        self.table.mend(now)
+    /// Makes it sound after the machine has stopped without writing all of it: see [`Table::mend`] and
+    /// [`Holds::forget`](tidegate_core::Holds::forget).
+    pub(super) fn mend(&self, now: Timestamp) {
+        self.notes.iter().for_each(Notes::forget);
+        self.table.mend(now);
     }
 }

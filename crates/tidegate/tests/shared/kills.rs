@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::{Cost, FakeClock, SharedFile};
 
-use crate::worker::{Job, KEY, KEYS, NOW, TABLE, Worker, limit, users};
+use crate::worker::{Job, KEY, KEYS, LIFETIME, NOW, TABLE, Worker, limit, users};
 
 /// As many as a test run has time for, or as the environment says.
 fn kills() -> u64 {
@@ -62,6 +62,39 @@ fn a_reservation_of_a_process_that_is_killed_stays_charged() {
         let used = MUCH - users.peek(KEY, Cost::ZERO).remaining();
         let held = used.checked_sub(settled).expect("what was settled is charged");
         assert!(held <= 10 * kills(), "{algorithm}: {held} held after {} kills", kills());
+    }
+}
+
+/// Of a process that dies while it has one, all but what lies between two steps comes back.
+#[test]
+fn a_reservation_that_expires_comes_back_when_its_process_is_killed() {
+    for algorithm in ["token-bucket", "fixed-window", "sliding-window-counter"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("limits");
+        let text = format!("{algorithm} {MUCH} per day");
+        let settled = 3 * storm(&path, &text, Job::Hold);
+        let file = SharedFile::open(&path).unwrap();
+        let holds = file.holds::<str>(TABLE, limit(&text), KEYS).unwrap();
+        let clock = FakeClock::at(NOW);
+        let holds = holds.with_clock(&clock);
+        let used = || {
+            MUCH - holds
+                .limiter()
+                .table()
+                .peek(holds.limiter().key(KEY), Cost::ZERO, NOW)
+                .remaining()
+        };
+        let (open, units) = holds.open();
+        let before = used();
+        assert_eq!(holds.return_expired(), 0, "their time is not over");
+        clock.advance(LIFETIME);
+        assert_eq!(holds.return_expired(), open);
+        assert_eq!(holds.open(), (0, 0));
+        let left = before - u64::try_from(units).unwrap();
+        // What was settled stays; of the calls under way, at most all that they had reserved.
+        let lost = left.checked_sub(settled).expect("what was settled is charged");
+        assert!(lost <= 10 * kills(), "{algorithm}: {lost} lost by {} kills", kills());
+        println!("{algorithm}: {} kills, {open} came back, {lost} units lost", kills());
     }
 }
 

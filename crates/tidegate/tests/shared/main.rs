@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod exact;
+mod holds;
 mod images;
 mod inspect;
 mod kills;

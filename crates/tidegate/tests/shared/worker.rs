@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use tidegate::{Clock, Cost, FakeClock, KeyedLimiter, Limit, SharedFile, Timestamp};
 
@@ -15,6 +16,8 @@ pub enum Job {
     Spend,
     /// Reserves ten and settles three, without end, and acknowledges each settlement.
     Settle,
+    /// The same, with reservations that expire after [`LIFETIME`].
+    Hold,
     /// Decides, charges and refunds on new keys and old ones in real time, and acknowledges each round.
     Churn,
 }
@@ -24,6 +27,7 @@ pub const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 pub const TABLE: &str = "users";
 pub const KEY: &str = "alice";
 pub const KEYS: usize = 64;
+pub const LIFETIME: Duration = Duration::from_secs(3_600);
 
 /// A byte that the test harness does not print.
 const ACKNOWLEDGED: u8 = 1;
@@ -126,9 +130,9 @@ fn works_when_it_is_told() {
     let Ok(told) = std::env::var(JOB) else { return }; // not a worker, but the test itself
     let mut told = told.splitn(3, '|');
     let mut next = || told.next().expect("three parts");
-    let (job, limit, path) = (next(), next(), next());
+    let (job, text, path) = (next(), next(), next());
     let clock = FakeClock::at(NOW);
-    let still = users(Path::new(path), limit, &clock);
+    let still = users(Path::new(path), text, &clock);
     println!("ready");
     std::io::stdin().read_line(&mut String::new()).expect("a word");
     match job.split_once(' ') {
@@ -149,7 +153,16 @@ fn works_when_it_is_told() {
                 acknowledge();
             }
         }
-        None => churn(Path::new(path), limit),
+        None if job == "hold" => {
+            let file = SharedFile::open(path).expect("the file");
+            let holds = file.holds::<str>(TABLE, limit(text), KEYS).expect("the table");
+            let holds = holds.with_clock(&clock);
+            while let Ok(reservation) = holds.reserve(KEY, Cost::new(10), LIFETIME) {
+                reservation.settle(Cost::new(3));
+                acknowledge();
+            }
+        }
+        None => churn(Path::new(path), text),
     }
 }
 

@@ -1,0 +1,135 @@
+//! Holds that several threads make, settle and give back.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+use tidegate_core::{Cost, Held, Hold, HoldId, Holds, Key, Timestamp};
+
+use crate::admitted::{each_stop, explore, stopped};
+
+/// When holds are made.
+const START: Timestamp = Timestamp::from_nanos(100);
+const EXPIRY: Timestamp = Timestamp::from_nanos(200);
+/// In models, a record that was claimed is free again 60 ns later.
+const SECOND: Timestamp = Timestamp::from_nanos(160);
+
+type Shared = Arc<Holds<Vec<Hold>>>;
+
+fn holds(records: usize) -> Shared {
+    Arc::new(Holds::new((0..records).map(|_| Hold::new()).collect()))
+}
+
+/// A different value in each field, so that fields of different holds are told apart.
+fn held(number: u64) -> Held {
+    Held {
+        key: Key::from_hash(number),
+        cost: Cost::new(10 + number),
+        charged_at: START + Duration::from_nanos(number),
+    }
+}
+
+fn make(holds: &Shared, number: u64, now: Timestamp) -> Option<HoldId> {
+    holds.note(held(number), EXPIRY, 0, now)
+}
+
+fn expired(holds: &Shared, now: Timestamp) -> Vec<Held> {
+    let mut expired = Vec::new();
+    holds.take_expired(now, |held| expired.push(held));
+    expired
+}
+
+#[test]
+fn a_settle_races_with_two_that_give_back_and_one_of_them_takes_the_hold() {
+    explore(3, || {
+        let holds = holds(1);
+        let id = make(&holds, 1, START).unwrap();
+        let other = {
+            let holds = holds.clone();
+            thread::spawn(move || expired(&holds, EXPIRY))
+        };
+        let third = {
+            let holds = holds.clone();
+            thread::spawn(move || expired(&holds, EXPIRY))
+        };
+        let mut taken: Vec<_> = holds.take(id).into_iter().collect();
+        taken.extend(other.join().unwrap());
+        taken.extend(third.join().unwrap());
+        assert_eq!(taken, [held(1)]);
+    });
+}
+
+#[test]
+fn a_record_that_is_used_again_gives_the_former_settle_nothing() {
+    explore(3, || {
+        let holds = holds(1);
+        let first = make(&holds, 1, START).unwrap();
+        let other = {
+            let holds = holds.clone();
+            // Gives the first back, and makes another in its place.
+            thread::spawn(move || (expired(&holds, EXPIRY), make(&holds, 2, EXPIRY)))
+        };
+        let mut taken: Vec<_> = holds.take(first).into_iter().collect();
+        let (returned, second) = other.join().unwrap();
+        taken.extend(returned);
+        assert_eq!(taken, [held(1)]);
+        // Nobody but the first's owner was in its way.
+        assert_eq!(second.and_then(|second| holds.take(second)), second.map(|_| held(2)));
+    });
+}
+
+#[test]
+fn two_that_make_holds_in_one_record_never_mix_their_fields() {
+    explore(3, || {
+        let holds = holds(1);
+        let other = {
+            let holds = holds.clone();
+            // So much later that it does not wait for the first.
+            thread::spawn(move || make(&holds, 2, SECOND))
+        };
+        let first = make(&holds, 1, START);
+        let second = other.join().unwrap();
+        let taken = [first, second].map(|id| id.and_then(|id| holds.take(id)));
+        match (first, second) {
+            (Some(_), None) => assert_eq!(taken, [Some(held(1)), None]),
+            (None, Some(_)) => assert_eq!(taken, [None, Some(held(2))]),
+            outcome => panic!("one of them has the record, and not {outcome:?}"),
+        }
+        assert_eq!(holds.total(), (0, 0));
+    });
+}
+
+#[test]
+fn a_thread_stopped_at_any_step_of_a_hold_holds_nobody_up() {
+    // A hold takes ten operations, and its end five.
+    each_stop(2, 0..16, |stop| {
+        let holds = holds(1);
+        let confirmed = Arc::new(Mutex::new(0));
+        let settled = Arc::new(Mutex::new(Vec::new()));
+        let victim = {
+            let (holds, confirmed, settled) = (holds.clone(), confirmed.clone(), settled.clone());
+            thread::spawn(move || {
+                stopped(stop, || {
+                    if let Some(id) = make(&holds, 1, START) {
+                        *confirmed.lock().unwrap() += 1;
+                        let taken = holds.take(id);
+                        settled.lock().unwrap().extend(taken);
+                    }
+                });
+            })
+        };
+        let mut returned = expired(&holds, EXPIRY);
+        victim.join().unwrap();
+        returned.extend(expired(&holds, EXPIRY));
+        returned.extend(settled.lock().unwrap().drain(..));
+        // What was not confirmed is never given back; what was, at most once.
+        assert!(returned.len() <= 1 && returned.iter().all(|one| *one == held(1)), "{returned:?}");
+        if *confirmed.lock().unwrap() == 0 && stop < 9 {
+            assert_eq!(returned, [], "stopped before operation {stop}");
+        }
+        // Once the record has timed out, it is anybody's.
+        let next = make(&holds, 2, EXPIRY).expect("a free record");
+        assert_eq!(holds.take(next), Some(held(2)));
+    });
+}

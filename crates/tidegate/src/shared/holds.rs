@@ -1,0 +1,227 @@
+//! [`SharedHolds`]: reservations whose charge returns when their process dies.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidegate_core::{
+    AtomicU64, Cost, Decision, Denial, Held, Hold, HoldId, Holds, Key, Protocol, Storage, Table,
+    Timestamp,
+};
+
+use super::clock::SharedClock;
+use crate::clock::Clock;
+use crate::keyed::KeyedLimiter;
+use crate::limit::Limit;
+use crate::pages::Pages;
+use crate::reservation::{Ledger, Reservation, book_in};
+
+/// A limiter in a [`SharedFile`](crate::SharedFile) whose reservations expire: what a process had
+/// reserved when it died comes back.
+///
+/// A reservation says how long the call behind it may take. If it is not settled by then, its process is
+/// taken for dead, and its charge is given back: within [`LOOK_EVERY`](Self::LOOK_EVERY) when a
+/// reservation of anybody is denied for lack of it, or when [`return_expired`](Self::return_expired) is
+/// called. Who settles later after all, since the call took longer, is charged what was used: each
+/// reservation counts once, whatever happens.
+///
+/// # Guarantees
+/// - **Once.** A charge is given back by whoever settles it, or after its expiry, and never by both.
+/// - **Toward denial.** A process that dies within the microsecond between a charge and the note of it,
+///   or between taking a note and giving back, leaves the charge in place, as one without an expiry does.
+/// - **Bounded.** There is a record for each of [`RECORDS`](Self::RECORDS) reservations at a time.
+///   Beyond them, reservations are made without an expiry.
+/// - **After a power failure** or a reboot, nothing is given back: whether the charges had been written
+///   is not known.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{Cost, FakeClock, Limit, SharedFile};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("limits");
+/// let file = SharedFile::open(&path)?;
+/// let limit = Limit::fixed_window("10000 per day".parse()?, None)?;
+/// let clock = FakeClock::default();
+/// let budgets = file.holds::<str>("budgets", limit, 10_000)?.with_clock(&clock);
+///
+/// let reservation = budgets.reserve("alice", Cost::new(9_000), Duration::from_secs(600)).expect("fits");
+/// std::mem::forget(reservation); // as if the process had died
+/// assert!(budgets.reserve("alice", Cost::new(9_000), Duration::from_secs(600)).is_err());
+///
+/// clock.advance(Duration::from_secs(600));
+/// let reservation = budgets.reserve("alice", Cost::new(9_000), Duration::from_secs(600)).expect("again");
+/// reservation.settle(Cost::new(1_500));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SharedHolds<K: ?Sized, C = SharedClock> {
+    limiter: KeyedLimiter<K, Limit, C>,
+    notes: Notes,
+}
+
+impl<K: Hash + ?Sized> SharedHolds<K> {
+    pub(super) fn new(limiter: KeyedLimiter<K, Limit, SharedClock>, notes: Notes) -> Self {
+        Self { limiter, notes }
+    }
+}
+
+impl<K: Hash + ?Sized, C: Clock> SharedHolds<K, C> {
+    /// The reservations that can have an expiry at a time.
+    pub const RECORDS: usize = Notes::RECORDS;
+
+    /// How often denied reservations look for holds that have expired.
+    pub const LOOK_EVERY: Duration = Notes::LOOK_EVERY;
+
+    /// The same on another clock.
+    #[must_use]
+    pub fn with_clock<D: Clock>(self, clock: D) -> SharedHolds<K, D> {
+        SharedHolds { limiter: self.limiter.with_clock(clock), notes: self.notes }
+    }
+
+    /// Reserves an estimate for `key`, to be settled within `lifetime`.
+    ///
+    /// # Errors
+    /// The denial, when the estimate does not fit, also with what has expired by now given back.
+    pub fn reserve<Q: Hash + ?Sized>(
+        &self,
+        key: &Q,
+        estimate: Cost,
+        lifetime: Duration,
+    ) -> Result<Reservation<ExpiringAccount<'_, K, C>>, Denial>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        let (key, now) = (self.limiter.key(key), self.limiter.clock().now());
+        let table = self.limiter.table();
+        let mut decision = table.decide(key, estimate, now);
+        if !decision.is_allow() && self.notes.look_for_expired(table, now) > 0 {
+            decision = table.decide(key, estimate, now);
+        }
+        if let Decision::Deny(denial) = decision {
+            return Err(denial);
+        }
+        let held = Held { key, cost: estimate, charged_at: now };
+        let hold = self.notes.note(table, held, now + lifetime);
+        Ok(Reservation::new(ExpiringAccount { of: self, key, hold }, estimate, now))
+    }
+
+    /// Gives back what has expired, and tells how many reservations that were. For a timer; looks at
+    /// every record, which takes about a tenth of a millisecond.
+    pub fn return_expired(&self) -> usize {
+        self.notes.return_expired(self.limiter.table(), self.limiter.clock().now())
+    }
+
+    /// How many reservations are open, and the units that they hold. Looks at every record.
+    #[must_use]
+    pub fn open(&self) -> (usize, u128) {
+        self.notes.holds.total()
+    }
+
+    /// The limiter, for what is not reserved.
+    pub const fn limiter(&self) -> &KeyedLimiter<K, Limit, C> {
+        &self.limiter
+    }
+}
+
+impl<K: ?Sized, C> fmt::Debug for SharedHolds<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedHolds").field("open", &self.notes.holds.total()).finish()
+    }
+}
+
+/// A key's account with [`SharedHolds`], and the note of what is reserved.
+pub struct ExpiringAccount<'a, K: ?Sized, C> {
+    of: &'a SharedHolds<K, C>,
+    key: Key,
+    hold: Option<HoldId>,
+}
+
+impl<K: Hash + ?Sized, C: Clock> Ledger for ExpiringAccount<'_, K, C> {
+    fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp) {
+        let SharedHolds { limiter, notes } = self.of;
+        let charged = notes.end(self.hold, reserved);
+        book_in(limiter.table(), self.key, charged, used, (charged_at, limiter.clock().now()));
+    }
+}
+
+/// The notes of what is reserved in one table.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    holds: Holds<Pages<Hold>>,
+    /// When somebody last looked for holds that have expired, in nanoseconds: one word.
+    looked_at: Pages<AtomicU64>,
+}
+
+impl Notes {
+    pub(crate) const RECORDS: usize = 8_192;
+    pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+    pub(super) const fn new(holds: Pages<Hold>, looked_at: Pages<AtomicU64>) -> Self {
+        Self { holds: Holds::new(holds), looked_at }
+    }
+
+    /// Notes what was charged, until it expires. `None`, when there is no record for it.
+    pub(crate) fn note<P: Protocol, S: Storage>(
+        &self,
+        table: &Table<P, S>,
+        held: Held,
+        expires_at: Timestamp,
+    ) -> Option<HoldId> {
+        let now = held.charged_at;
+        // Any place will do, if only another one for each call.
+        let hint = (held.key.hash() ^ now.as_nanos()) as usize;
+        let note = || self.holds.note(held, expires_at, hint, now);
+        note().or_else(|| (self.look_for_expired(table, now) > 0).then(note)?)
+    }
+
+    /// Ends a hold, and tells what is still charged of it: nothing, when it has expired and was given back.
+    pub(crate) fn end(&self, hold: Option<HoldId>, reserved: Cost) -> Cost {
+        match hold.map(|hold| self.holds.take(hold)) {
+            Some(None) => Cost::ZERO,
+            Some(Some(_)) | None => reserved,
+        }
+    }
+
+    /// Gives back what has expired, unless somebody has just looked; for who was denied.
+    pub(crate) fn look_for_expired<P: Protocol, S: Storage>(
+        &self,
+        table: &Table<P, S>,
+        now: Timestamp,
+    ) -> usize {
+        if self.is_time_to_look(now) { self.return_expired(table, now) } else { 0 }
+    }
+
+    /// Gives back what has expired.
+    pub(crate) fn return_expired<P: Protocol, S: Storage>(
+        &self,
+        table: &Table<P, S>,
+        now: Timestamp,
+    ) -> usize {
+        let mut returned = 0;
+        self.holds.take_expired(now, |held| {
+            table.refund(held.key, held.cost, held.charged_at, now);
+            returned += 1;
+        });
+        returned
+    }
+
+    pub(super) fn total(&self) -> (usize, u128) {
+        self.holds.total()
+    }
+
+    /// See [`Holds::forget`].
+    pub(super) fn forget(&self) {
+        self.holds.forget();
+    }
+
+    /// Whether to look for what has expired, which one of all who ask at a time does.
+    fn is_time_to_look(&self, now: Timestamp) -> bool {
+        let Some(looked_at) = self.looked_at.first() else { return false };
+        // Relaxed: a lone value, which only spares work.
+        let last = looked_at.load(Ordering::Relaxed);
+        let is_time = now.since(Timestamp::from_nanos(last)) >= Self::LOOK_EVERY;
+        let swap = |to| looked_at.compare_exchange(last, to, Ordering::Relaxed, Ordering::Relaxed);
+        is_time && swap(now.as_nanos()).is_ok()
+    }
+}
