@@ -43,6 +43,11 @@ pub trait Algorithm {
     /// since then is not freed twice.
     fn refund(&self, word: u64, cost: Cost, charged_at: Timestamp, now: Timestamp) -> u64;
 
+    /// Frees up to `cost` of what was used and still counts at `now`, whenever it was charged.
+    fn forgive(&self, word: u64, cost: Cost, now: Timestamp) -> u64 {
+        self.refund(word, cost, now, now)
+    }
+
     /// When this word is worth as much as the word `0`.
     fn idle_at(&self, word: u64) -> Timestamp;
 

@@ -127,6 +127,13 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Limiter<P, R> {
         let _ = self.protocol.refund(self, word, cost, charged_at, now);
     }
 
+    /// Frees up to `cost` of what was used and still counts, whenever it was charged: debt first, if there
+    /// is any. No more than `cost` is freed, whoever calls meanwhile.
+    pub fn forgive(&self, cost: Cost, now: Timestamp) {
+        let word = self.head.load(Ordering::Acquire);
+        let _ = self.protocol.forgive(self, word, cost, now);
+    }
+
     /// The algorithm with its parameters.
     #[must_use]
     pub const fn protocol(&self) -> &P {

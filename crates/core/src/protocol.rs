@@ -79,6 +79,13 @@ pub trait Protocol {
         now: Timestamp,
     ) -> Option<()>;
 
+    /// Frees up to `cost` of what was used and still counts, whenever it was charged.
+    ///
+    /// As if it had been charged just now, unless the algorithm keeps charges apart by their time.
+    fn forgive<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {
+        self.refund(cell, word, cost, now, now)
+    }
+
     /// The first word for a new key in a cell whose former key left `left_behind`.
     fn enter(&self, left_behind: u64, cost: Cost, now: Timestamp) -> Entry;
 
@@ -155,6 +162,11 @@ impl<A: Algorithm> Protocol for A {
         now: Timestamp,
     ) -> Option<()> {
         swap_until_done(cell, word, |word| Algorithm::refund(self, word, cost, charged_at, now))
+    }
+
+    #[inline]
+    fn forgive<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {
+        swap_until_done(cell, word, |word| Algorithm::forgive(self, word, cost, now))
     }
 
     #[inline]

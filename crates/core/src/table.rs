@@ -199,6 +199,22 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         }
     }
 
+    /// Frees up to `cost` of what `key` has used and what still counts, whenever it was charged: its debt
+    /// first, if it has any. For people who top a key up.
+    ///
+    /// No more than `cost` is freed, whoever calls meanwhile: all that a key is ever admitted stays
+    /// within its limit and what it was forgiven. Reservations that are open are settled as they would be
+    /// without.
+    pub fn forgive(&self, key: Key, cost: Cost, now: Timestamp) {
+        let set = self.set(key);
+        while let Found::Live(slot) = set.find() {
+            let cell = self.cell(&set, slot);
+            if self.protocol.forgive(&cell, slot.word(), cost, now).is_some() {
+                return;
+            }
+        }
+    }
+
     /// Brings what a decision on `key` will look at into the processor's cache.
     ///
     /// Lines that are asked for in a row come from memory at the same time. So to decide on many keys
@@ -228,6 +244,11 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// How often a set was full.
     pub fn tally(&self) -> &Tally {
         self.storage.tally()
+    }
+
+    /// Where it lies.
+    pub const fn storage(&self) -> &S {
+        &self.storage
     }
 
     /// The algorithm with its parameters.

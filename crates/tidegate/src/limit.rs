@@ -130,6 +130,15 @@ impl Limit {
         }
     }
 
+    /// The time zone of the calendar that it follows, if it does.
+    #[must_use]
+    pub fn time_zone(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Calendar(window) => Some(window.calendar().zone()),
+            _ => None,
+        }
+    }
+
     /// The most units that can be spent at once.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
@@ -235,6 +244,10 @@ impl Protocol for Limit {
         now: Timestamp,
     ) -> Option<()> {
         on_each!(self, inner => Protocol::refund(inner, cell, word, cost, charged_at, now))
+    }
+
+    fn forgive<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {
+        on_each!(self, inner => Protocol::forgive(inner, cell, word, cost, now))
     }
 
     fn enter(&self, left_behind: u64, cost: Cost, now: Timestamp) -> Entry {

@@ -4,8 +4,9 @@ use tidegate_core::{AtomicU64, Line, Storage, Tally};
 
 use crate::pages::Pages;
 
-/// A table's memory: of this process alone, or of a file that processes share.
-#[derive(Debug)]
+/// A table's memory: of this process alone, or of a file that processes share. Its clones are the same
+/// memory.
+#[derive(Debug, Clone)]
 pub struct Memory {
     lines: Pages<Line>,
     ring: Pages<AtomicU64>,

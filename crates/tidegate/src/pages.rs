@@ -6,19 +6,28 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::slice;
+use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 use tidegate_core::{AtomicU64, Hold, Line, Tally};
 
-/// A slice in pages of its own: it begins as zeros, or as what a file holds.
+/// A slice in pages of its own: it begins as zeros, or as what a file holds. Its clones are the same
+/// pages, which go back to the system with the last of them.
 pub struct Pages<T> {
-    map: MmapRaw,
+    /// Where the map begins, so that a look at an item does not go through the `Arc`.
+    start: *const T,
     len: usize,
-    items: PhantomData<T>,
+    map: Arc<MmapRaw>,
 }
+
+// SAFETY: the items are only given out as shared references, which `Shareable` lets any thread have; the
+// map itself is `Send` and `Sync`, and `start` points into it.
+unsafe impl<T: Shareable> Send for Pages<T> {}
+
+// SAFETY: as above.
+unsafe impl<T: Shareable> Sync for Pages<T> {}
 
 /// A type that any bits are a value of, and that any thread or process may use through a shared
 /// reference while others do.
@@ -69,7 +78,7 @@ impl<T: Shareable> Pages<T> {
             let _ = map.advise(Advice::HugePage);
             let _ = map.advise(Advice::PopulateWrite);
         }
-        Self { map: MmapRaw::from(map), len, items: PhantomData }
+        Self::over(MmapRaw::from(map), len)
     }
 
     /// So many items of a file from `offset` on, which is a multiple of [`ALIGN`](Self::ALIGN). What
@@ -89,7 +98,12 @@ impl<T: Shareable> Pages<T> {
         let map = MmapOptions::new().offset(offset).len(bytes.max(1)).map_raw(file)?;
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::PopulateRead); // as above, but no page need be written back
-        Ok(Self { map, len, items: PhantomData })
+        Ok(Self::over(map, len))
+    }
+
+    /// So many items of a map that is long enough for them.
+    fn over(map: MmapRaw, len: usize) -> Self {
+        Self { start: map.as_ptr().cast::<T>(), len, map: Arc::new(map) }
     }
 
     fn bytes(len: usize) -> Option<usize> {
@@ -103,11 +117,17 @@ impl<T> Deref for Pages<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the map is at least `len` items long, aligned to pages and so to `T`, and lives as
-        // long as `self`. Whatever its bytes are, and whoever changes them meanwhile, `Shareable` says
+        // SAFETY: the map that begins at `start` is at least `len` items long, aligned to pages and so to
+        // `T`, and lives as long as `self`, which holds it. Whatever its bytes are, and whoever changes them meanwhile, `Shareable` says
         // that they are items: all of them are atomics, so there is no data race to speak of. (A file
         // that is cut off ends the process, and gives no wrong answer.)
-        unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<T>(), self.len) }
+        unsafe { slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl<T> Clone for Pages<T> {
+    fn clone(&self) -> Self {
+        Self { start: self.start, len: self.len, map: self.map.clone() }
     }
 }
 
@@ -138,5 +158,14 @@ mod tests {
         pages[99_999].store(7, Ordering::Relaxed);
         assert_eq!(pages[99_999].load(Ordering::Relaxed), 7);
         assert!(Pages::<AtomicU64>::zeroed(0).is_empty());
+    }
+
+    #[test]
+    fn clones_are_the_same_pages_and_outlive_each_other() {
+        let pages = Pages::<AtomicU64>::zeroed(10);
+        let clone = pages.clone();
+        pages[3].store(7, Ordering::Relaxed);
+        drop(pages);
+        assert_eq!(clone[3].load(Ordering::Relaxed), 7);
     }
 }

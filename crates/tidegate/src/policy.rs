@@ -1,5 +1,6 @@
 //! [`Policy`]: layers of rules, all or nothing.
 
+mod account;
 mod call;
 mod file;
 mod held;
@@ -7,15 +8,19 @@ mod key;
 mod matching;
 mod path;
 mod rule;
+mod source;
 mod verdict;
+mod words;
 
+pub use account::{AccountError, RuleAccount};
 pub use call::{Call, Headers, NoHeaders};
-pub use file::{FileError, RuleSpec, Source, Spanned};
+pub use file::{RuleSpec, Spanned};
 pub use held::Held;
 pub use key::{KeyPart, MissingKey};
 pub use matching::Match;
 pub use path::{PathPattern, PathPatternError};
 pub use rule::{CostRule, Rule, RuleError};
+pub use source::{FileError, Source};
 pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
 
 use std::fmt;
@@ -161,6 +166,37 @@ impl Policy {
     /// As [`Policy::from_toml`], and when the file has no room for a rule.
     pub fn shared(source: &Source<'_>, file: &SharedFile) -> Result<Self, FileError> {
         file::parse_shared(source, file)
+    }
+
+    /// A policy from a text, in place of a `former` one: rules that it had too, by name and limit, go on
+    /// where they are, with what was spent and what is reserved. The state is in `shared`, where there is
+    /// such a file, which must be that of `former`; else in this process, on the system's clock.
+    ///
+    /// ```
+    /// use tidegate::policy::{Call, Policy, Source};
+    ///
+    /// let text = r#"
+    ///     [[rule]]
+    ///     name = "user"
+    ///     limit = "1 per hour"
+    ///     key = "user"
+    /// "#;
+    /// let call = Call::new("GET", "/chat").by_user("alice");
+    /// let policy = Policy::from_toml(text)?;
+    /// assert!(policy.decide(&call).is_allow());
+    /// let reloaded = Policy::reload(&Source::new("policy", text), None, &policy).expect("a policy");
+    /// assert!(!reloaded.decide(&call).is_allow());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the text; `former` is as it was.
+    pub fn reload(
+        source: &Source<'_>,
+        shared: Option<&SharedFile>,
+        former: &Self,
+    ) -> Result<Self, Vec<FileError>> {
+        file::parse_after(source, shared, former)
     }
 
     /// The rules, in their order.

@@ -254,6 +254,15 @@ impl<C: Calendar> Algorithm for FixedWindow<C> {
         self.pack(number, used.saturating_sub(cost.units()))
     }
 
+    /// Debt of an earlier window counts in this one, so it is freed in this one.
+    fn forgive(&self, word: u64, cost: Cost, now: Timestamp) -> u64 {
+        if self.unpack(word).1 == self.max_used() {
+            return word; // stands for any number beyond
+        }
+        let (window, used) = self.at(word, now);
+        self.pack(window.number, used.saturating_sub(cost.units()))
+    }
+
     #[inline]
     fn idle_at(&self, word: u64) -> Timestamp {
         match self.idle_rank(word) {

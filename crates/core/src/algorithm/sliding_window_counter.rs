@@ -354,6 +354,10 @@ impl Protocol for SlidingWindowCounter {
         self.refund_epoch(cell, word, cost.units(), charged_at, now)
     }
 
+    fn forgive<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {
+        self.free_oldest(cell, word, cost.units(), now)
+    }
+
     fn enter(&self, left_behind: u64, cost: Cost, now: Timestamp) -> Entry {
         if cost.units() > self.limit {
             return Entry::Deny(Denial::oversized(self.limit, 0));

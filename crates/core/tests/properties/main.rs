@@ -11,6 +11,7 @@ mod history;
 mod corrupt;
 mod extremes;
 mod fixed_window;
+mod forgive;
 mod holds;
 mod late;
 mod lesson;

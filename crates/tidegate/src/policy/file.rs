@@ -29,86 +29,13 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use tidegate_core::WhenFull;
 pub use toml::Spanned;
 
+use super::rule::Place;
+use super::source::{FileError, Source, sorted};
 use super::{CostRule, KeyPart, Match, MissingKey, PathPattern, Policy, Rule};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::limit::{AlgorithmName, Limit};
 use crate::rate::Rate;
 use crate::shared::SharedFile;
-
-/// A text, and what to call it in errors: a file's name.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    name: &'a str,
-    text: &'a str,
-}
-
-impl<'a> Source<'a> {
-    /// A text called `name`.
-    #[must_use]
-    pub const fn new(name: &'a str, text: &'a str) -> Self {
-        Self { name, text }
-    }
-
-    /// Reads a value, strictly.
-    ///
-    /// # Errors
-    /// When the text is not TOML, or not such a value.
-    pub fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, FileError> {
-        toml::from_str(self.text).map_err(|error| {
-            let message = error.message().trim().replace('\n', ", ");
-            self.error(error.span().unwrap_or(0..0), "", &message)
-        })
-    }
-
-    /// An error about the field at `span`.
-    pub fn error(&self, span: Range<usize>, field: &str, message: &impl fmt::Display) -> FileError {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        FileError {
-            name: self.name.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            field: field.to_owned(),
-            message: message.to_string(),
-        }
-    }
-}
-
-/// What is wrong in a file, where, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileError {
-    name: String,
-    line: usize,
-    column: usize,
-    field: String,
-    message: String,
-}
-
-impl FileError {
-    /// The line, counted from 1.
-    #[must_use]
-    pub const fn line(&self) -> usize {
-        self.line
-    }
-
-    /// The field, if it is known.
-    #[must_use]
-    pub fn field(&self) -> &str {
-        &self.field
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.name, self.line, self.column)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for FileError {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,9 +52,41 @@ pub(super) fn parse(
     RuleSpec::policy(&file.rule, source, clock)
 }
 
+pub(super) fn parse_after(
+    source: &Source<'_>,
+    shared: Option<&SharedFile>,
+    former: &Policy,
+) -> Result<Policy, Vec<FileError>> {
+    let (file, errors) = source.parse_all::<PolicyFile>();
+    let Some(file) = file else { return Err(errors) };
+    match RuleSpec::reload(&file.rule, source, shared, Some(former)) {
+        Ok(policy) if errors.is_empty() => Ok(policy),
+        Ok(_) => Err(errors),
+        Err(more) => Err(sorted([errors, more].concat())),
+    }
+}
+
 pub(super) fn parse_shared(source: &Source<'_>, shared: &SharedFile) -> Result<Policy, FileError> {
     let file: PolicyFile = source.parse()?;
     RuleSpec::shared_policy(&file.rule, source, shared)
+}
+
+/// What is wrong in a file, so far.
+#[derive(Default)]
+struct Wrong(Vec<FileError>);
+
+impl Wrong {
+    fn note<T>(&mut self, result: Result<T, FileError>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
+    }
+}
+
+/// The first of several errors, for those who want one.
+fn first(errors: Vec<FileError>) -> FileError {
+    match errors.into_iter().next() {
+        Some(error) => error,
+        None => unreachable!("there is no policy, so there is a reason"),
+    }
 }
 
 /// A `[[rule]]` as it stands in a file, for adapters whose files hold rules among other things.
@@ -173,7 +132,7 @@ impl RuleSpec {
         source: &Source<'_>,
         clock: impl Clock + Send + Sync + 'static,
     ) -> Result<Policy, FileError> {
-        Self::build_policy(rules, source, None, clock)
+        Self::build_policy(rules, source, Place::default(), clock).map_err(first)
     }
 
     /// The policy of these rules, with their state in a file; see
@@ -186,67 +145,97 @@ impl RuleSpec {
         source: &Source<'_>,
         shared: &SharedFile,
     ) -> Result<Policy, FileError> {
-        Self::build_policy(rules, source, Some(shared), shared.clock())
+        let place = Place { shared: Some(shared), former: None };
+        Self::build_policy(rules, source, place, shared.clock()).map_err(first)
+    }
+
+    /// The policy of these rules after a `former` one: rules that it had too, by name and limit, go on
+    /// where they are, with what was spent and what is reserved. The state is in `shared`, where there
+    /// is such a file, which must be that of `former`; else in this process, on the system's clock.
+    ///
+    /// # Errors
+    /// As [`policy`](Self::policy), but all that is wrong, in the order of the file.
+    pub fn reload(
+        rules: &[Spanned<Self>],
+        source: &Source<'_>,
+        shared: Option<&SharedFile>,
+        former: Option<&Policy>,
+    ) -> Result<Policy, Vec<FileError>> {
+        let place = Place { shared, former };
+        match shared {
+            None => Self::build_policy(rules, source, place, SystemClock::new()),
+            Some(shared) => Self::build_policy(rules, source, place, shared.clock()),
+        }
     }
 
     fn build_policy(
         rules: &[Spanned<Self>],
         source: &Source<'_>,
-        shared: Option<&SharedFile>,
+        place: Place<'_>,
         clock: impl Clock + Send + Sync + 'static,
-    ) -> Result<Policy, FileError> {
-        let built: Result<Vec<_>, _> =
-            rules.iter().map(|rule| rule.get_ref().build(source, shared)).collect();
+    ) -> Result<Policy, Vec<FileError>> {
+        let mut wrong = Wrong::default();
+        let built: Vec<_> = rules
+            .iter()
+            .filter_map(|rule| rule.get_ref().build(source, place, &mut wrong))
+            .collect();
+        if !wrong.0.is_empty() {
+            return Err(wrong.0);
+        }
         let last = rules.last().map_or(0..0, |rule| rule.get_ref().name.span());
-        Policy::with_clock(built?, clock).map_err(|error| source.error(last, "rule", &error))
+        Policy::with_clock(built, clock).map_err(|error| vec![source.error(last, "rule", &error)])
     }
 
-    fn build(&self, source: &Source<'_>, shared: Option<&SharedFile>) -> Result<Rule, FileError> {
-        let limit = self.build_limit(source)?;
+    /// The rule, or what is wrong with it.
+    fn build(&self, source: &Source<'_>, place: Place<'_>, wrong: &mut Wrong) -> Option<Rule> {
+        let limit = wrong.note(self.build_limit(source));
         let parse_key = |part: &Spanned<String>| {
-            part.get_ref().parse().map_err(|error| self.error(source, part, "key", &error))
+            let parsed = part.get_ref().parse::<KeyPart>();
+            wrong.note(parsed.map_err(|error| self.error(source, part, "key", &error)))
         };
-        let key: Vec<KeyPart> = self.key.0.iter().map(parse_key).collect::<Result<_, _>>()?;
+        let key: Vec<Option<KeyPart>> = self.key.0.iter().map(parse_key).collect();
+        let matching = wrong.note(self.build_match(source));
+        let when_full = [("deny", WhenFull::Deny), ("take-over", WhenFull::TakeOver)];
+        let when_full = wrong.note(self.choice(source, &self.when_full, "when_full", when_full));
+        let missing_key = self.choice(source, &self.missing_key, "missing_key", MissingKey::NAMES);
+        let missing_key = wrong.note(missing_key);
+        let cost = self.cost.as_ref().map_or(CostRule::Fixed(1), |cost| cost.get_ref().0);
+        let lifetime = wrong.note(self.lifetime(source, cost));
+        let key = key.into_iter().collect::<Option<Vec<_>>>()?;
+
         let keys = self.keys.as_ref().map_or(Rule::DEFAULT_KEYS, |keys| *keys.get_ref());
-        let name = self.name.get_ref();
-        let rule = match shared {
-            None => Rule::with_keys(name, limit, key, keys),
-            Some(file) => Rule::shared(name, limit, key, keys, file),
-        };
-        let rule = rule.map_err(|error| {
+        let rule = Rule::placed(self.name.get_ref(), limit?, key, keys, place);
+        let rule = wrong.note(rule.map_err(|error| {
             let span = self.keys.as_ref().map_or(self.name.span(), Spanned::span);
             self.error_at(source, span, error.field(), &error)
-        })?;
+        }))?;
+        let rule = rule
+            .matching(matching?)
+            .costing(cost)
+            .with_when_full(when_full?)
+            .on_missing_key(missing_key?);
         let rule = match &self.ipv6_prefix {
             None => rule,
-            Some(prefix) => rule
-                .with_ipv6_prefix(*prefix.get_ref())
-                .map_err(|error| self.error(source, prefix, "ipv6_prefix", &error))?,
+            Some(prefix) => wrong.note(
+                rule.with_ipv6_prefix(*prefix.get_ref())
+                    .map_err(|error| self.error(source, prefix, "ipv6_prefix", &error)),
+            )?,
         };
-        let when_full = [("deny", WhenFull::Deny), ("take-over", WhenFull::TakeOver)];
-        let rule = rule
-            .matching(self.build_match(source)?)
-            .costing(self.cost.as_ref().map_or(CostRule::Fixed(1), |cost| cost.get_ref().0))
-            .with_when_full(self.choice(source, &self.when_full, "when_full", when_full)?)
-            .on_missing_key(self.choice(
-                source,
-                &self.missing_key,
-                "missing_key",
-                MissingKey::NAMES,
-            )?);
-        let rule = self.expire_reservations(rule, source, shared)?;
-        Ok(if self.dry_run { rule.dry_run() } else { rule })
+        let rule = match (place.shared, lifetime?) {
+            (Some(file), Some(lifetime)) => wrong.note(
+                rule.with_expiring_reservations(file, lifetime)
+                    .map_err(|error| self.error(source, &self.name, error.field(), &error)),
+            )?,
+            _ => rule,
+        };
+        Some(if self.dry_run { rule.dry_run() } else { rule })
     }
 
-    fn expire_reservations(
-        &self,
-        rule: Rule,
-        source: &Source<'_>,
-        shared: Option<&SharedFile>,
-    ) -> Result<Rule, FileError> {
+    /// How long reservations may take, if the rule makes any.
+    fn lifetime(&self, source: &Source<'_>, cost: CostRule) -> Result<Option<Duration>, FileError> {
         const FIELD: &str = "reservation_expires_s";
         let seconds = match &self.reservation_expires_s {
-            Some(seconds) if rule.cost() != CostRule::LlmTokens => {
+            Some(seconds) if cost != CostRule::LlmTokens => {
                 let message = "is for rules with `cost = \"llm-tokens\"`, which reserve";
                 return Err(self.error(source, seconds, FIELD, &message));
             }
@@ -256,12 +245,7 @@ impl RuleSpec {
             }
             seconds => seconds.as_ref().map_or(3_600, |seconds| *seconds.get_ref()),
         };
-        match shared {
-            Some(file) if rule.cost() == CostRule::LlmTokens => rule
-                .with_expiring_reservations(file, Duration::from_secs(seconds))
-                .map_err(|error| self.error(source, &self.name, error.field(), &error)),
-            _ => Ok(rule),
-        }
+        Ok((cost == CostRule::LlmTokens).then_some(Duration::from_secs(seconds)))
     }
 
     fn build_limit(&self, source: &Source<'_>) -> Result<Limit, FileError> {

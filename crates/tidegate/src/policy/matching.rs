@@ -62,6 +62,16 @@ impl Match {
         self.applies(call, Some(&super::path::canonical(call.path())))
     }
 
+    /// Whether it is only for known users, or only for others.
+    pub(super) const fn wants_authenticated(&self) -> Option<bool> {
+        self.authenticated
+    }
+
+    /// The paths, methods and headers of which one must be there, if any are given.
+    pub(super) fn conditions(&self) -> (&[PathPattern], &[String], &[(String, String)]) {
+        (&self.paths, &self.methods, &self.headers)
+    }
+
     pub(super) fn looks_at_path(&self) -> bool {
         !self.paths.is_empty()
     }

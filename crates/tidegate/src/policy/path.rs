@@ -122,6 +122,25 @@ impl FromStr for PathPattern {
     }
 }
 
+/// In its canonical form.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => write!(f, "/{literal}")?,
+                Segment::Any => f.write_str("/*")?,
+            }
+        }
+        if self.open {
+            f.write_str("/*")
+        } else if self.segments.is_empty() {
+            f.write_str("/")
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// A text is no path pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPatternError {

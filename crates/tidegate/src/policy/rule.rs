@@ -1,6 +1,7 @@
 //! [`Rule`]: one layer of a policy.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tidegate_core::{
 };
 
 use super::key::key_of;
-use super::{Call, KeyPart, Match, MissingKey, Reason};
+use super::{Call, KeyPart, Match, MissingKey, Policy, Reason, words};
 use crate::limit::Limit;
 use crate::memory::Memory;
 use crate::reservation::book_in;
@@ -40,7 +41,28 @@ pub struct Rule {
     table: Table<Limit, Memory>,
     hasher: RandomState,
     expiring: Option<Expiring>,
+    counts: Arc<Counts>,
+}
+
+/// What a rule of one name and limit has counted, in this process.
+///
+/// # Orderings
+/// Lone counts that people read: nothing hangs on their order.
+#[derive(Debug, Default)]
+struct Counts {
     dry_run_denials: AtomicU64,
+    /// Reservations that are not settled yet, and what they hold.
+    open: AtomicU64,
+    held: AtomicU64,
+}
+
+/// Where a rule's state is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place<'a> {
+    /// The file; without one, it is in this process.
+    pub(super) shared: Option<&'a SharedFile>,
+    /// The policy whose rules go on, where they are the same.
+    pub(super) former: Option<&'a Policy>,
 }
 
 /// That a rule's reservations expire: the notes of them, and how long they may take.
@@ -106,14 +128,39 @@ impl Rule {
         key: impl IntoIterator<Item = KeyPart>,
         keys: usize,
     ) -> Result<Self, RuleError> {
+        Self::placed(name, limit, key, keys, Place::default())
+    }
+
+    /// As [`with_keys`](Self::with_keys), with its state in a place.
+    pub(super) fn placed(
+        name: &str,
+        limit: Limit,
+        key: impl IntoIterator<Item = KeyPart>,
+        keys: usize,
+        place: Place<'_>,
+    ) -> Result<Self, RuleError> {
         let key = check(name, key, keys)?;
+        let is_same =
+            |rule: &&Self| rule.name == name && rule.limit().to_string() == limit.to_string();
+        let former = place.former.and_then(|policy| policy.rules().iter().find(is_same));
+        let counts = former.map(|rule| rule.counts.clone()).unwrap_or_default();
+        let (memory, hasher) = match (place.shared, former) {
+            (Some(file), _) => {
+                (file.memory(name, &limit, keys).map_err(RuleError::Shared)?, file.hasher())
+            }
+            (None, Some(rule)) => (rule.table.storage().clone(), rule.hasher.clone()),
+            (None, None) => (Self::fresh_memory(&limit, keys)?, RandomState::new()),
+        };
+        Ok(Self { counts, ..Self::in_memory(name, limit, key, memory, hasher) })
+    }
+
+    fn fresh_memory(limit: &Limit, keys: usize) -> Result<Memory, RuleError> {
         let bytes = Memory::bytes_for_keys(keys, limit.ring_words());
         if bytes.is_none_or(|bytes| bytes > Self::MAX_BYTES) {
             let words_per_key = limit.ring_words() + 2;
             return Err(RuleError::Memory { keys, bytes_per_key: words_per_key.saturating_mul(8) });
         }
-        let memory = Memory::for_keys(keys, limit.ring_words());
-        Ok(Self::in_memory(name, limit, key, memory, RandomState::new()))
+        Ok(Memory::for_keys(keys, limit.ring_words()))
     }
 
     /// As [`with_keys`](Self::with_keys), with its state in a file, where all processes that have a rule
@@ -128,9 +175,7 @@ impl Rule {
         keys: usize,
         file: &SharedFile,
     ) -> Result<Self, RuleError> {
-        let key = check(name, key, keys)?;
-        let memory = file.memory(name, &limit, keys).map_err(RuleError::Shared)?;
-        Ok(Self::in_memory(name, limit, key, memory, file.hasher()))
+        Self::placed(name, limit, key, keys, Place { shared: Some(file), former: None })
     }
 
     fn in_memory(
@@ -154,7 +199,7 @@ impl Rule {
             table,
             hasher,
             expiring: None,
-            dry_run_denials: AtomicU64::new(0),
+            counts: Arc::default(),
         }
     }
 
@@ -242,7 +287,59 @@ impl Rule {
     /// How many calls it would have denied, were it not a dry run.
     #[must_use]
     pub fn dry_run_denials(&self) -> u64 {
-        self.dry_run_denials.load(Ordering::Relaxed) // a lone count, read for people
+        self.counts.dry_run_denials.load(Ordering::Relaxed)
+    }
+
+    /// The reservations that are not settled yet, and the units that they hold: of all who share the rule's
+    /// state, where reservations [expire](Self::with_expiring_reservations); else of this process.
+    #[must_use]
+    pub fn open_reservations(&self) -> (u64, u128) {
+        match &self.expiring {
+            Some(expiring) => {
+                let (open, held) = expiring.notes.total();
+                (open as u64, held)
+            }
+            None => {
+                let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                (load(&self.counts.open), load(&self.counts.held).into())
+            }
+        }
+    }
+
+    /// What it means, in plain words.
+    #[must_use]
+    pub fn in_words(&self) -> impl fmt::Display + '_ {
+        struct Words<'a>(&'a Rule);
+        impl fmt::Display for Words<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                words::write(self.0, f)
+            }
+        }
+        Words(self)
+    }
+
+    /// By what it tells callers apart.
+    #[must_use]
+    pub fn key(&self) -> &[KeyPart] {
+        &self.key
+    }
+
+    /// Whom it applies to.
+    #[must_use]
+    pub const fn matches(&self) -> &Match {
+        &self.matching
+    }
+
+    /// What it does with calls that do not have its key.
+    #[must_use]
+    pub const fn missing_key(&self) -> MissingKey {
+        self.missing_key
+    }
+
+    /// The length of the prefix that IPv6 addresses are told apart by.
+    #[must_use]
+    pub const fn ipv6_prefix(&self) -> u8 {
+        self.ipv6_prefix
     }
 
     /// How often its table was full.
@@ -267,7 +364,7 @@ impl Rule {
                 None => return Applies::Missing(Reason::MissingCost),
             },
         };
-        let (key, missing) = key_of(&self.key, call, self.ipv6_prefix, &self.hasher);
+        let (key, missing) = self.key_of(call);
         match (missing, self.missing_key) {
             (None, _) | (_, MissingKey::Share) => {
                 Applies::Yes(Applied { key, cost: Cost::new(cost) })
@@ -275,6 +372,24 @@ impl Rule {
             (Some(_), MissingKey::Skip) => Applies::No,
             (Some(part), MissingKey::Deny) => Applies::Missing(Reason::MissingKey(part)),
         }
+    }
+
+    /// The key of a call, and the first part that the call does not have, if any.
+    pub(super) fn key_of(&self, call: &Call<'_>) -> (Key, Option<&KeyPart>) {
+        key_of(&self.key, call, self.ipv6_prefix, &self.hasher)
+    }
+
+    pub(super) const fn table(&self) -> &Table<Limit, Memory> {
+        &self.table
+    }
+
+    pub(super) fn forgive(&self, applied: &Applied, now: Timestamp) {
+        self.table.forgive(applied.key, applied.cost, now);
+    }
+
+    pub(super) fn charge(&self, applied: &Applied, now: Timestamp) {
+        // When there is no slot for the key, the table's tally counts it.
+        let _ = self.table.charge(applied.key, applied.cost, now);
     }
 
     pub(super) fn decide(&self, applied: &Applied, now: Timestamp) -> Decision {
@@ -300,6 +415,8 @@ impl Rule {
 
     /// Notes what was reserved, if that expires and there is room for a note.
     pub(super) fn note_reservation(&self, applied: &Applied, now: Timestamp) -> Option<HoldId> {
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        self.counts.held.fetch_add(applied.cost.units(), Ordering::Relaxed);
         let Expiring { notes, lifetime } = self.expiring.as_ref()?;
         let held = Held { key: applied.key, cost: applied.cost, charged_at: now };
         notes.note(&self.table, held, now + *lifetime)
@@ -313,6 +430,8 @@ impl Rule {
         used: Cost,
         times: (Timestamp, Timestamp),
     ) {
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.counts.held.fetch_sub(reserved.units(), Ordering::Relaxed);
         let end = |expiring: &Expiring| expiring.notes.end(hold, reserved);
         let charged = self.expiring.as_ref().map_or(reserved, end);
         book_in(&self.table, key, charged, used, times);
@@ -332,7 +451,7 @@ impl Rule {
 
     pub(super) fn note_dry_run(&self, decision: &Decision) {
         if !decision.is_allow() {
-            self.dry_run_denials.fetch_add(1, Ordering::Relaxed); // nothing hangs on its order
+            self.counts.dry_run_denials.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_core::{Cost, Decision, Denial, Retry, Timestamp};
+use tidegate_core::{Cost, Decision, Denial, Key, Retry, Timestamp};
 
 use super::rule::Applied;
 use super::{Held, KeyPart, Rule};
@@ -128,6 +128,12 @@ impl<'p> Standing<'p> {
     #[must_use]
     pub const fn rule(&self) -> &'p Rule {
         self.rule
+    }
+
+    /// The call's key, as the rule's table has it.
+    #[must_use]
+    pub const fn key(&self) -> Key {
+        self.applied.key
     }
 
     /// What the rule decided. In a denied call, a rule that would have allowed it stands as it did

@@ -206,7 +206,7 @@ impl Notes {
         returned
     }
 
-    pub(super) fn total(&self) -> (usize, u128) {
+    pub(crate) fn total(&self) -> (usize, u128) {
         self.holds.total()
     }
 

@@ -11,6 +11,14 @@ use crate::Timestamp;
 use crate::protocol::{Cell, Swap};
 use crate::sync::{AtomicU64, Ordering};
 
+/// What came of lowering a completed epoch's count.
+enum Lowered {
+    /// It is lower by so many units.
+    By(u64),
+    /// The epoch turned or the count changed meanwhile, so nothing was done.
+    Changed,
+}
+
 impl SlidingWindowCounter {
     /// Takes the head out of its epoch, into the next or that of `now`, and gives the word that the
     /// head has afterwards.
@@ -95,7 +103,7 @@ impl SlidingWindowCounter {
                 continue;
             }
             if charged < head.epoch {
-                if self.refund_filed(cell, head, units, charged)? {
+                if let Lowered::By(_) = self.refund_filed(cell, head, units, charged)? {
                     return Some(());
                 }
                 word = cell.load()?;
@@ -113,8 +121,50 @@ impl SlidingWindowCounter {
         }
     }
 
-    /// Lowers the count of a completed epoch, and then the base that was added up from it. False when
-    /// the epoch turned or the count changed meanwhile.
+    /// Frees up to `units` of those that count at `now`, the oldest first.
+    ///
+    /// An epoch is left behind only with its count lowered, by so much as is told. When the head turns
+    /// meanwhile, the rest begins again at the oldest epoch, and the turn was some thread's progress.
+    pub(super) fn free_oldest<C: Cell>(
+        &self,
+        cell: &C,
+        mut word: u64,
+        units: u64,
+        now: Timestamp,
+    ) -> Option<()> {
+        let mut left = units;
+        'head: loop {
+            let head = self.layout.head(word);
+            if head.sealed {
+                word = self.turn(cell, word, now)?;
+                continue;
+            }
+            let latest = head.epoch.max(self.width_ns.quotient(now.as_nanos()));
+            for epoch in latest.saturating_sub(self.epochs.by())..head.epoch {
+                if left == 0 {
+                    return Some(());
+                }
+                match self.refund_filed(cell, head, left, epoch)? {
+                    Lowered::By(units) => left -= units,
+                    Lowered::Changed => {
+                        word = cell.load()?;
+                        continue 'head;
+                    }
+                }
+            }
+            let next = Head { count: self.layout.lower(head.count, left), ..head };
+            if next == head {
+                return Some(());
+            }
+            match cell.swap(word, self.layout.head_word(next)) {
+                Swap::Done => return Some(()),
+                Swap::Changed(current) => word = current,
+                Swap::Gone => return None,
+            }
+        }
+    }
+
+    /// Lowers the count of a completed epoch, and then the base that was added up from it.
     ///
     /// The ring is lowered first. A turn that comes between the two has added up either the old
     /// count, and the units stay until the next turn, or the new one; in both cases the base has left
@@ -125,7 +175,7 @@ impl SlidingWindowCounter {
         head: Head,
         units: u64,
         charged: u64,
-    ) -> Option<bool> {
+    ) -> Option<Lowered> {
         let (slot, base) = (self.slot(cell.ring(), charged), self.base(cell.ring()));
         let word = slot.load(Ordering::Acquire);
         let filed = self.layout.filed(word);
@@ -133,27 +183,27 @@ impl SlidingWindowCounter {
         // files later epochs only, and clears to zero, so the exact swap cannot touch its counts.
         let now_head = self.layout.head(cell.load()?);
         if now_head.epoch != head.epoch || now_head.sealed {
-            return Some(false);
+            return Some(Lowered::Changed);
         }
         let count = self.layout.lower(filed.count, units);
         let lower = filed.count - count;
         if filed.tag != Filed::tag_of(charged) || lower == 0 {
-            return Some(true);
+            return Some(Lowered::By(0));
         }
         let lowered = self.layout.filed_word(Filed { count, ..filed });
         if slot.compare_exchange(word, lowered, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return Some(false);
+            return Some(Lowered::Changed);
         }
         let mut word = base.load(Ordering::Acquire);
         loop {
             let current = self.layout.base(word);
             if current.epoch != head.epoch {
-                return Some(true);
+                return Some(Lowered::By(lower));
             }
             let sum = self.layout.lower(current.sum, lower);
             let lowered = self.layout.base_word(Base { sum, ..current });
             match base.compare_exchange(word, lowered, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(true),
+                Ok(_) => return Some(Lowered::By(lower)),
                 Err(current) => word = current,
             }
         }
