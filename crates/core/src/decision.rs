@@ -43,6 +43,15 @@ impl Decision {
         }
     }
 
+    /// The denial as an error, for `?`.
+    #[inline]
+    pub(crate) const fn into_result(self) -> Result<(), Denial> {
+        match self {
+            Self::Allow(_) => Ok(()),
+            Self::Deny(denial) => Err(denial),
+        }
+    }
+
     /// The units still free after this decision.
     #[inline]
     #[must_use]

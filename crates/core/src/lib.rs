@@ -37,6 +37,7 @@ mod time;
 mod key;
 
 mod holds;
+mod lease;
 mod limiter;
 mod table;
 
@@ -51,11 +52,14 @@ pub use cost::Cost;
 pub use decision::{Allowance, Cause, Decision, Denial, Retry};
 pub use holds::{Held, Hold, HoldId, Holds};
 pub use key::Key;
+pub use lease::{Lease, Lender};
 pub use limiter::Limiter;
 pub use protocol::{Cell, Entry, Protocol, Swap};
 pub use quota::{Quota, QuotaError};
 pub use sync::AtomicU64;
-pub use table::{Borrowed, Fault, Line, LiveKey, Storage, Table, TableError, Tally, WhenFull};
+pub use table::{
+    Borrowed, Fault, Line, LiveKey, Seat, Storage, Table, TableError, Tally, WhenFull,
+};
 pub use time::Timestamp;
 
 #[cfg(any(loom, shuttle))]

@@ -2,7 +2,7 @@
 
 use crate::protocol::{Cell, Protocol, Swap};
 use crate::sync::{AtomicU64, Ordering, const_unless_model};
-use crate::{Algorithm, Cost, Decision, Timestamp};
+use crate::{Algorithm, Cost, Decision, Denial, Timestamp};
 #[cfg(not(any(loom, shuttle)))]
 use crate::{SlidingWindowCounter, SlidingWindowLog};
 
@@ -96,6 +96,22 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Limiter<P, R> {
             let word = self.head.load(Ordering::Acquire);
             if let Some(decision) = self.protocol.decide(self, word, cost, now) {
                 return decision;
+            }
+        }
+    }
+
+    /// As [`decide`](Self::decide), for callers who want no numbers unless it denies: what an allowance
+    /// tells is not worked out.
+    ///
+    /// # Errors
+    /// The denial.
+    #[inline]
+    pub fn admit(&self, cost: Cost, now: Timestamp) -> Result<(), Denial> {
+        loop {
+            // Acquire: pairs with the release of the swap that this head came from.
+            let word = self.head.load(Ordering::Acquire);
+            if let Some(admitted) = self.protocol.admit(self, word, cost, now) {
+                return admitted;
             }
         }
     }

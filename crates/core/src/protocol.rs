@@ -66,6 +66,34 @@ pub trait Protocol {
     /// What [`decide`](Self::decide) would answer. Writes nothing.
     fn peek<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision>;
 
+    /// As [`decide`](Self::decide), for callers who want no numbers unless it denies: those of an
+    /// allowance are not worked out.
+    #[inline(always)]
+    fn admit<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        self.decide(cell, word, cost, now).map(Decision::into_result)
+    }
+
+    /// Whether [`admit`](Self::admit) would allow it. Writes nothing.
+    ///
+    /// A denial is one that [`peek`](Self::peek) would give. An allowance may come too soon while other
+    /// threads charge: only the charge itself decides.
+    #[inline(always)]
+    fn foresee<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        self.peek(cell, word, cost, now).map(Decision::into_result)
+    }
+
     /// Charges `cost` whether it fits or not.
     fn charge<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()>;
 

@@ -4,11 +4,13 @@ mod claim;
 mod inspect;
 mod live;
 mod mend;
+mod seat;
 mod set;
 mod slot;
 mod storage;
 
 pub use inspect::{Fault, LiveKey};
+pub use seat::Seat;
 pub use slot::Line;
 pub use storage::{Borrowed, Storage, TableError, Tally};
 
@@ -103,7 +105,23 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         self.decide_anywhere(key, cost, now)
     }
 
-    /// The same, wherever in its set the key is, and if it is new.
+    /// As [`decide`](Self::decide), for callers who want no numbers unless it denies: what an allowance
+    /// tells is not worked out.
+    ///
+    /// # Errors
+    /// The denial.
+    #[inline(always)]
+    pub fn admit(&self, key: Key, cost: Cost, now: Timestamp) -> Result<(), Denial> {
+        if let Some(live) = self.live(key)
+            && let Some(cell) = self.live_cell(&live)
+            && let Some(admitted) = self.protocol.admit(&cell, live.head.word, cost, now)
+        {
+            return admitted;
+        }
+        self.decide_anywhere(key, cost, now).into_result()
+    }
+
+    /// The same as a decision, wherever in its set the key is, and if it is new.
     #[inline(never)]
     fn decide_anywhere(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
         let set = self.set(key);

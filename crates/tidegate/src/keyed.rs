@@ -78,6 +78,32 @@ impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
         self.table.decide(self.key(key), cost, self.clock.now())
     }
 
+    /// As [`decide`](Self::decide), for callers who want no numbers unless it denies: what an allowance
+    /// tells is not worked out.
+    ///
+    /// ```
+    /// use tidegate::{Cost, Denial, KeyedLimiter, Quota, SlidingWindowLog};
+    ///
+    /// fn log_in(logins: &KeyedLimiter<str, SlidingWindowLog>, user: &str) -> Result<(), Denial> {
+    ///     logins.admit(user, Cost::ONE)?;
+    ///     Ok(()) // and so on
+    /// }
+    /// let logins = KeyedLimiter::new(SlidingWindowLog::new(Quota::per_minute(1))?, 1_000);
+    /// assert!(log_in(&logins, "alice").is_ok());
+    /// assert!(log_in(&logins, "alice").is_err());
+    /// # Ok::<(), tidegate::QuotaError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The denial.
+    #[inline]
+    pub fn admit<Q: Hash + ?Sized>(&self, key: &Q, cost: Cost) -> Result<(), Denial>
+    where
+        K: Borrow<Q>,
+    {
+        self.table.admit(self.key(key), cost, self.clock.now())
+    }
+
     /// Decides on each of the keys in their order, for the same cost at the same time, and gives
     /// `each` the key's index and the decision.
     ///
@@ -142,12 +168,8 @@ impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
         K: Borrow<Q>,
     {
         let (key, now) = (self.key(key), self.clock.now());
-        match self.table.decide(key, estimate, now) {
-            Decision::Allow(_) => {
-                Ok(Reservation::new(Account { limiter: self, key }, estimate, now))
-            }
-            Decision::Deny(denial) => Err(denial),
-        }
+        self.table.admit(key, estimate, now)?;
+        Ok(Reservation::new(Account { limiter: self, key }, estimate, now))
     }
 
     /// The key as the table has it.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tidegate_core::{
-    Cell, Cost, Decision, Entry, FixedWindow, Protocol, QuotaError, SlidingWindowCounter,
+    Cell, Cost, Decision, Denial, Entry, FixedWindow, Protocol, QuotaError, SlidingWindowCounter,
     SlidingWindowLog, Timestamp, TokenBucket,
 };
 
@@ -229,6 +229,30 @@ impl Protocol for Limit {
     #[inline(always)]
     fn peek<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
         on_each!(self, inner => inner.peek(cell, word, cost, now))
+    }
+
+    // For each algorithm apart: where the answers come together, the compiler cannot tell any more
+    // which of their numbers nobody looks at.
+    #[inline(always)]
+    fn admit<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        on_each!(self, inner => inner.admit(cell, word, cost, now))
+    }
+
+    #[inline(always)]
+    fn foresee<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        on_each!(self, inner => inner.foresee(cell, word, cost, now))
     }
 
     fn charge<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {

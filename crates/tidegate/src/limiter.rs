@@ -51,6 +51,15 @@ impl<P: Protocol, C: Clock> Limiter<P, C> {
         self.inner.decide(cost, self.clock.now())
     }
 
+    /// As [`decide`](Self::decide), for callers who want no numbers unless it denies.
+    ///
+    /// # Errors
+    /// The denial.
+    #[inline]
+    pub fn admit(&self, cost: Cost) -> Result<(), Denial> {
+        self.inner.admit(cost, self.clock.now())
+    }
+
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     #[inline]
     pub fn peek(&self, cost: Cost) -> Decision {
@@ -63,10 +72,8 @@ impl<P: Protocol, C: Clock> Limiter<P, C> {
     /// The denial, when the estimate does not fit.
     pub fn reserve(&self, estimate: Cost) -> Result<Reservation<&Self>, Denial> {
         let now = self.clock.now();
-        match self.inner.decide(estimate, now) {
-            Decision::Allow(_) => Ok(Reservation::new(self, estimate, now)),
-            Decision::Deny(denial) => Err(denial),
-        }
+        self.inner.admit(estimate, now)?;
+        Ok(Reservation::new(self, estimate, now))
     }
 
     /// The limiter without its clock, for calls that share one reading of it.

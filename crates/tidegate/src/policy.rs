@@ -26,12 +26,12 @@ pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
 use std::fmt;
 use std::sync::Arc;
 
-use tidegate_core::{Cost, Decision, Denial, Timestamp};
+use tidegate_core::{Cost, Denial, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
 use crate::reservation::Reservation;
 use crate::shared::SharedFile;
-use rule::{Applied, Applies};
+use rule::Applies;
 
 /// Layers of rules that a call must pass, all or nothing.
 ///
@@ -209,20 +209,22 @@ impl Policy {
     pub fn decide(&self, call: &Call<'_>) -> Verdict<'_> {
         let now = self.inner.clock.now();
         let mut layers = Layers::new();
-        let mut denied = self.ask(call, now, &mut layers, Rule::foresee);
+        let mut denied = self.ask(call, now, &mut layers);
         if denied.is_none() {
             denied = charge_in_order(&mut layers, now).err();
         }
-        if let Some(denied) = denied {
+        if let Some((rule, reason)) = denied {
             // What a dead process had reserved may have come free; looking is rare.
-            if denied.0.look_for_expired(now) {
+            if rule.look_for_expired(now) {
                 return self.decide(call);
             }
-            return refuse(denied, layers);
+            return Verdict::Deny(Refusal::new(rule, reason, layers));
         }
         for layer in layers.iter_mut().filter(|layer| layer.rule.is_dry_run()) {
-            layer.decision = layer.rule.decide(&layer.applied, now);
-            layer.rule.note_dry_run(&layer.decision);
+            layer.denial = layer.rule.admit(&layer.applied, now).err();
+            if layer.denial.is_some() {
+                layer.rule.count_dry_run_denial();
+            }
         }
         let reservation = self.reserve(&layers, now);
         Verdict::Allow(Grant::new(layers, reservation))
@@ -231,9 +233,12 @@ impl Policy {
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
         let mut layers = Layers::new();
-        match self.ask(call, self.inner.clock.now(), &mut layers, Rule::peek) {
-            None => Verdict::Allow(Grant::new(layers, None)),
-            Some(denied) => refuse(denied, layers),
+        match self.ask(call, self.inner.clock.now(), &mut layers) {
+            None => {
+                layers.iter_mut().for_each(|layer| layer.foreseen = layer.applied.cost);
+                Verdict::Allow(Grant::new(layers, None))
+            }
+            Some((rule, reason)) => Verdict::Deny(Refusal::new(rule, reason, layers)),
         }
     }
 
@@ -255,7 +260,6 @@ impl Policy {
         call: &Call<'_>,
         now: Timestamp,
         layers: &mut Layers<'p>,
-        peek: impl Fn(&Rule, &Applied, Timestamp) -> Decision,
     ) -> Option<Denied<'p>> {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
         let mut longest: Option<(&Rule, Denial)> = None;
@@ -267,9 +271,9 @@ impl Policy {
                 }
                 Applies::Missing(_) | Applies::No => continue,
             };
-            let decision = peek(rule, &applied, now);
-            layers.push(Standing { rule, applied, decision, now });
-            if let Some(denial) = decision.denial()
+            let denial = rule.foresee(&applied, now).err();
+            layers.push(Standing { rule, applied, denial, foreseen: Cost::ZERO, now });
+            if let Some(denial) = denial
                 && !rule.is_dry_run()
                 && longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest))
             {
@@ -283,11 +287,11 @@ impl Policy {
     fn reserve(&self, layers: &Layers<'_>, now: Timestamp) -> Option<Reservation<Held>> {
         let measured = layers.iter().filter(|layer| layer.rule.cost() == CostRule::LlmTokens);
         // A dry run that would have denied was not charged, so there is nothing to settle.
-        let measured = measured.filter(|layer| layer.decision.is_allow());
+        let measured = measured.filter(|layer| layer.denial.is_none());
         let estimate = measured.clone().next()?.applied.cost;
         let accounts = measured.map(|layer| {
             let hold = layer.rule.note_reservation(&layer.applied, now);
-            (self.index_of(layer.rule), layer.applied.key, hold)
+            (self.index_of(layer.rule), layer.applied.seat.key(), hold)
         });
         let held = Held::new(self.inner.clone(), accounts);
         Some(Reservation::new(held, estimate, now))
@@ -312,8 +316,8 @@ fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), De
         if rule.is_dry_run() {
             continue;
         }
-        layers[index].decision = rule.decide(&layers[index].applied, now);
-        if let Some(denial) = layers[index].decision.denial() {
+        if let Err(denial) = rule.admit(&layers[index].applied, now) {
+            layers[index].denial = Some(denial);
             for charged in layers[..index].iter().filter(|layer| !layer.rule.is_dry_run()) {
                 charged.rule.refund(&charged.applied, now, now);
             }
@@ -321,16 +325,6 @@ fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), De
         }
     }
     Ok(())
-}
-
-/// The refusal of a call. The rules that would have allowed it were not charged, so they stand as they
-/// did before.
-fn refuse<'p>((rule, reason): Denied<'p>, mut layers: Layers<'p>) -> Verdict<'p> {
-    for layer in layers.iter_mut().filter(|layer| layer.decision.is_allow()) {
-        let nothing = rule::Applied { cost: Cost::ZERO, ..layer.applied };
-        layer.decision = layer.rule.peek(&nothing, layer.now);
-    }
-    Verdict::Deny(Refusal::new(rule, reason, layers))
 }
 
 impl fmt::Debug for Policy {

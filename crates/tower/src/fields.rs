@@ -83,8 +83,9 @@ fn ietf<'a>(
     };
     let mut limits = List::new();
     for standing in standings {
-        let limit = limits.item(standing.rule().name()).number(";r=", standing.remaining());
-        if let Some(more_after) = standing.more_after() {
+        let remaining = standing.remaining();
+        let limit = limits.item(standing.rule().name()).number(";r=", remaining);
+        if let Some(more_after) = standing.more_after_having(remaining) {
             limit.number(";t=", whole_s(more_after));
         }
     }

@@ -224,6 +224,26 @@ impl SlidingWindowCounter {
         units: u64,
         now: Timestamp,
     ) -> Option<Allowance> {
+        let (head, sum) = self.room_here(cell, word, units, now)?;
+        // The count stays below the limit, so the sum does not reach the field above.
+        match cell.swap(word, word + units) {
+            Swap::Done => {
+                let reset_ns = self.expiry_of(head.epoch) - now.as_nanos();
+                Some(Allowance::new(self.limit - sum - units, reset_ns))
+            }
+            Swap::Changed(_) | Swap::Gone => None,
+        }
+    }
+
+    /// The head and the sum before such a charge.
+    #[inline(always)]
+    fn room_here<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        units: u64,
+        now: Timestamp,
+    ) -> Option<(Head, u64)> {
         // Acquire: pairs with the release that moved the base on. A base read after its head is of
         // that head's epoch or later, since the base moves first.
         let base = cell.ring().last()?.load(Ordering::Acquire);
@@ -237,14 +257,7 @@ impl SlidingWindowCounter {
         {
             return None;
         }
-        // The count stays below the limit, so the sum does not reach the field above.
-        match cell.swap(word, word + units) {
-            Swap::Done => {
-                let reset_ns = self.expiry_of(head.epoch) - now.as_nanos();
-                Some(Allowance::new(self.limit - sum - units, reset_ns))
-            }
-            Swap::Changed(_) | Swap::Gone => None,
-        }
+        Some((head, sum))
     }
 
     /// Decides whatever the state is.
@@ -324,6 +337,20 @@ impl Protocol for SlidingWindowCounter {
                 current if current == word => return Some(decision),
                 current => word = current,
             }
+        }
+    }
+
+    #[inline(always)]
+    fn foresee<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        match self.room_here(cell, word, cost.units(), now) {
+            Some(_) => Some(Ok(())),
+            None => self.peek(cell, word, cost, now).map(Decision::into_result),
         }
     }
 

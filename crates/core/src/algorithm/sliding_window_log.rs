@@ -299,6 +299,50 @@ impl Protocol for SlidingWindowLog {
         }
     }
 
+    /// Without counting what is free, which takes longer than all the rest.
+    #[inline]
+    fn admit<C: Cell>(
+        &self,
+        cell: &C,
+        mut word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        let units = cost.units();
+        if (1..=self.limit).contains(&units) {
+            // A round is repeated only when another thread has moved the head.
+            let mut head = self.layout.head(word);
+            while let Ok(newest) = self.begin(cell.ring(), head, units, now) {
+                match cell.swap(word, self.advanced(head, units, newest)) {
+                    Swap::Done => return Some(Ok(())),
+                    Swap::Changed(current) => word = current,
+                    Swap::Gone => return None,
+                }
+                head = self.layout.head(word);
+            }
+        }
+        self.decide(cell, word, cost, now).map(Decision::into_result)
+    }
+
+    #[inline]
+    fn foresee<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<Result<(), Denial>> {
+        let (ring, head, units) = (cell.ring(), self.layout.head(word), cost.units());
+        // The oldest entries come first, so with the last of those that are needed all are free.
+        if (1..=self.limit).contains(&units)
+            && self.wait_at(ring, head, units - 1, now) == 0
+            && Self::debt_ns(self.newest(ring, head), now) == 0
+        {
+            return Some(Ok(()));
+        }
+        self.peek(cell, word, cost, now).map(Decision::into_result)
+    }
+
     fn charge<C: Cell>(&self, cell: &C, mut word: u64, cost: Cost, now: Timestamp) -> Option<()> {
         let mut left = cost.units().min(self.limit * Self::MAX_DEBT_LAPS);
         while left > 0 {

@@ -23,9 +23,14 @@ fn at(ns: u64) -> Timestamp {
     Timestamp::from_nanos(ns)
 }
 
+/// At odd times without numbers, which takes a shorter way.
 fn decide_all(limiter: &Log, admitted: &Admitted, calls: &[(u64, u64)]) {
     for &(ns, units) in calls {
-        admitted.call(at(ns), units, || limiter.decide(Cost::new(units), at(ns)).is_allow());
+        let cost = Cost::new(units);
+        admitted.call(at(ns), units, || match ns % 2 {
+            0 => limiter.decide(cost, at(ns)).is_allow(),
+            _ => limiter.admit(cost, at(ns)).is_ok(),
+        });
     }
 }
 

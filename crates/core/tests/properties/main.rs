@@ -14,6 +14,7 @@ mod fixed_window;
 mod forgive;
 mod holds;
 mod late;
+mod leases;
 mod lesson;
 mod sliding_window_counter;
 mod sliding_window_log;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use tidegate_core::{
-    AtomicU64, Borrowed, Cause, Cost, FixedWindow, Key, Limiter, Line, Protocol, Quota,
+    AtomicU64, Borrowed, Cause, Cost, FixedWindow, Key, Limiter, Line, Protocol, Quota, Seat,
     SlidingWindowCounter, SlidingWindowLog, Table, Tally, Timestamp, TokenBucket, WhenFull,
 };
 
@@ -38,7 +38,8 @@ fn key(number: u64) -> Key {
     Key::from_hash(hash ^ (hash >> 31))
 }
 
-/// Runs a history over few keys, on a table and on a limiter per key: the answers are the same.
+/// Runs a history over few keys, on a table, on one that is asked by seats and without numbers, and on a
+/// limiter per key: the answers are the same.
 fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
     protocol: P,
     quota: Quota,
@@ -47,6 +48,10 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
     let words = protocol.ring_words();
     let memory = Memory::new(4, words);
     let table = memory.table(protocol);
+    let other_memory = Memory::new(4, words);
+    let seated = other_memory.table(protocol);
+    // Seats from before the key was there, some of them never renewed.
+    let mut seats: HashMap<u64, Seat> = HashMap::new();
     let mut lone: HashMap<u64, Limiter<P, Vec<AtomicU64>>> = HashMap::new();
     let mut open: HashMap<u64, (Cost, Timestamp)> = HashMap::new();
     let mut walk = Walk::new(Timestamp::from_secs(1 << 30), quota.period());
@@ -64,9 +69,21 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
                     table.peek(key(user), cost, now).is_allow(),
                     limiter.peek(cost, now).is_allow()
                 );
+                let seat = *seats.entry(user).or_insert_with(|| seated.seat(key(user)));
+                prop_assert_eq!(seated.peek_in(&seat, cost, now), limiter.peek(cost, now));
+                let foreseen = seated.foresee_in(&seat, cost, now).err();
+                prop_assert_eq!(foreseen, limiter.peek(cost, now).denial());
                 let decision = limiter.decide(cost, now);
                 let ours = table.decide(key(user), cost, now);
                 prop_assert_eq!(ours, decision);
+                let admitted = match user % 3 {
+                    0 => seated.admit(key(user), cost, now),
+                    _ => seated.admit_in(&seat, cost, now),
+                };
+                prop_assert_eq!(admitted.err(), decision.denial());
+                if user % 3 == 1 {
+                    seats.insert(user, seated.seat(key(user)));
+                }
                 walk.note(now, &decision);
                 if decision.is_allow() {
                     open.insert(user, (cost, now));
@@ -76,11 +93,13 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
                 if let Some((cost, at)) = open.remove(&user) {
                     limiter.refund(cost, at, now);
                     table.refund(key(user), cost, at, now);
+                    seated.refund(key(user), cost, at, now);
                 }
             }
             Kind::Charge => {
                 limiter.charge(Cost::new(cost.units() / 4), now);
                 prop_assert!(table.charge(key(user), Cost::new(cost.units() / 4), now));
+                prop_assert!(seated.charge(key(user), Cost::new(cost.units() / 4), now));
             }
         }
     }

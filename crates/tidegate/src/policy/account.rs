@@ -4,7 +4,6 @@ use std::fmt;
 
 use tidegate_core::{Cost, Decision, Key, LiveKey, Timestamp};
 
-use super::rule::Applied;
 use super::{Call, KeyPart, Policy, Rule};
 
 /// How one key stands with one rule, to be looked at, topped up and reset by people.
@@ -93,7 +92,7 @@ impl<'p> RuleAccount<'p> {
 
     /// How it stands now.
     pub fn standing(&self) -> Decision {
-        self.rule.peek(&self.applied(0), self.policy.now())
+        self.rule.table().peek(self.key, Cost::ZERO, self.policy.now())
     }
 
     /// Gives back up to so many units of those that were used and still count: debt first, if there is
@@ -103,7 +102,7 @@ impl<'p> RuleAccount<'p> {
     /// All that the key is ever admitted stays within its limit and what was given back so, whoever calls
     /// meanwhile. Calls that are under way settle as they would without.
     pub fn top_up(&self, units: u64) -> Decision {
-        self.rule.forgive(&self.applied(units), self.policy.now());
+        self.rule.table().forgive(self.key, Cost::new(units), self.policy.now());
         self.standing()
     }
 
@@ -122,12 +121,9 @@ impl<'p> RuleAccount<'p> {
 
     /// Charges so many units, whether they fit or not: for what was spent somewhere else.
     pub fn charge(&self, units: u64) -> Decision {
-        self.rule.charge(&self.applied(units), self.policy.now());
+        // When there is no slot for the key, the table's tally counts it.
+        let _ = self.rule.table().charge(self.key, Cost::new(units), self.policy.now());
         self.standing()
-    }
-
-    const fn applied(&self, units: u64) -> Applied {
-        Applied { key: self.key, cost: Cost::new(units) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use tidegate_core::{
-    Allowance, Cost, Decision, Held, HoldId, Key, Protocol, Table, Tally, Timestamp, WhenFull,
+    Cost, Decision, Denial, Held, HoldId, Key, Protocol, Seat, Table, Tally, Timestamp, WhenFull,
 };
 
 use super::key::key_of;
@@ -87,10 +87,10 @@ pub(super) enum Applies<'p> {
     Missing(Reason<'p>),
 }
 
-/// What a rule that applies is asked.
+/// What a rule that applies is asked: the key's place, and the call's cost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Applied {
-    pub(super) key: Key,
+    pub(super) seat: Seat,
     pub(super) cost: Cost,
 }
 
@@ -367,7 +367,7 @@ impl Rule {
         let (key, missing) = self.key_of(call);
         match (missing, self.missing_key) {
             (None, _) | (_, MissingKey::Share) => {
-                Applies::Yes(Applied { key, cost: Cost::new(cost) })
+                Applies::Yes(Applied { seat: self.table.seat(key), cost: Cost::new(cost) })
             }
             (Some(_), MissingKey::Skip) => Applies::No,
             (Some(part), MissingKey::Deny) => Applies::Missing(Reason::MissingKey(part)),
@@ -383,34 +383,25 @@ impl Rule {
         &self.table
     }
 
-    pub(super) fn forgive(&self, applied: &Applied, now: Timestamp) {
-        self.table.forgive(applied.key, applied.cost, now);
+    /// Charges the call, if it fits.
+    #[inline]
+    pub(super) fn admit(&self, applied: &Applied, now: Timestamp) -> Result<(), Denial> {
+        self.table.admit_in(&applied.seat, applied.cost, now)
     }
 
-    pub(super) fn charge(&self, applied: &Applied, now: Timestamp) {
-        // When there is no slot for the key, the table's tally counts it.
-        let _ = self.table.charge(applied.key, applied.cost, now);
+    /// Whether the call would fit. Charges nothing.
+    #[inline]
+    pub(super) fn foresee(&self, applied: &Applied, now: Timestamp) -> Result<(), Denial> {
+        self.table.foresee_in(&applied.seat, applied.cost, now)
     }
 
-    pub(super) fn decide(&self, applied: &Applied, now: Timestamp) -> Decision {
-        self.table.decide(applied.key, applied.cost, now)
-    }
-
-    pub(super) fn peek(&self, applied: &Applied, now: Timestamp) -> Decision {
-        self.table.peek(applied.key, applied.cost, now)
-    }
-
-    /// As [`peek`](Self::peek), when it is about to be decided anyway: what would be left is not told,
-    /// and so not worked out.
-    pub(super) fn foresee(&self, applied: &Applied, now: Timestamp) -> Decision {
-        match self.table.peek(applied.key, applied.cost, now) {
-            Decision::Allow(_) => Decision::Allow(Allowance::new(0, 0)),
-            denied => denied,
-        }
+    /// How the key stands, with nothing more charged; or, of a cost, what it would be told.
+    pub(super) fn peek(&self, seat: &Seat, cost: Cost, now: Timestamp) -> Decision {
+        self.table.peek_in(seat, cost, now)
     }
 
     pub(super) fn refund(&self, applied: &Applied, charged_at: Timestamp, now: Timestamp) {
-        self.table.refund(applied.key, applied.cost, charged_at, now);
+        self.table.refund(applied.seat.key(), applied.cost, charged_at, now);
     }
 
     /// Notes what was reserved, if that expires and there is room for a note.
@@ -418,7 +409,7 @@ impl Rule {
         self.counts.open.fetch_add(1, Ordering::Relaxed);
         self.counts.held.fetch_add(applied.cost.units(), Ordering::Relaxed);
         let Expiring { notes, lifetime } = self.expiring.as_ref()?;
-        let held = Held { key: applied.key, cost: applied.cost, charged_at: now };
+        let held = Held { key: applied.seat.key(), cost: applied.cost, charged_at: now };
         notes.note(&self.table, held, now + *lifetime)
     }
 
@@ -449,10 +440,8 @@ impl Rule {
         self.expiring.as_ref().map_or(0, returned)
     }
 
-    pub(super) fn note_dry_run(&self, decision: &Decision) {
-        if !decision.is_allow() {
-            self.counts.dry_run_denials.fetch_add(1, Ordering::Relaxed);
-        }
+    pub(super) fn count_dry_run_denial(&self) {
+        self.counts.dry_run_denials.fetch_add(1, Ordering::Relaxed); // nothing hangs on its order
     }
 }
 

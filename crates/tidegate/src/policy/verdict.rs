@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_core::{Cost, Decision, Denial, Key, Retry, Timestamp};
+use tidegate_core::{Allowance, Cost, Decision, Denial, Key, Retry, Timestamp};
 
 use super::rule::Applied;
 use super::{Held, KeyPart, Rule};
@@ -115,11 +115,15 @@ impl<'p> Refusal<'p> {
 }
 
 /// How a rule stands with a call's key, after the call.
+///
+/// Looked up when it is asked for, so what others have been charged since the call may count already.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing<'p> {
     pub(super) rule: &'p Rule,
     pub(super) applied: Applied,
-    pub(super) decision: Decision,
+    pub(super) denial: Option<Denial>,
+    /// What was foreseen, not charged, and is told as if it were.
+    pub(super) foreseen: Cost,
     pub(super) now: Timestamp,
 }
 
@@ -133,38 +137,59 @@ impl<'p> Standing<'p> {
     /// The call's key, as the rule's table has it.
     #[must_use]
     pub const fn key(&self) -> Key {
-        self.applied.key
+        self.applied.seat.key()
     }
 
     /// What the rule decided. In a denied call, a rule that would have allowed it stands as it did
     /// before.
-    pub const fn decision(&self) -> Decision {
-        self.decision
+    pub fn decision(&self) -> Decision {
+        match self.denial {
+            Some(denial) => Decision::Deny(denial),
+            None => {
+                let standing = self.peek(0);
+                let reset_after_ns = standing.reset_after().as_nanos() as u64;
+                Decision::Allow(Allowance::new(standing.remaining(), reset_after_ns))
+            }
+        }
     }
 
     /// The units still free.
     #[must_use]
-    pub const fn remaining(&self) -> u64 {
-        self.decision.remaining()
+    pub fn remaining(&self) -> u64 {
+        match &self.denial {
+            Some(denial) => denial.remaining(),
+            None => self.peek(0).remaining(),
+        }
     }
 
     /// The time until every unit is free again.
     #[must_use]
-    pub const fn reset_after(&self) -> Duration {
-        self.decision.reset_after()
+    pub fn reset_after(&self) -> Duration {
+        self.decision().reset_after()
     }
 
     /// The time until one more unit is free than now; `None` when all of them are.
     #[must_use]
     pub fn more_after(&self) -> Option<Duration> {
-        let one_more = Cost::new(self.remaining().saturating_add(1));
-        match self.rule.peek(&Applied { cost: one_more, ..self.applied }, self.now) {
+        self.more_after_having(self.remaining())
+    }
+
+    /// As [`more_after`](Self::more_after), for who knows the units that [remain](Self::remaining).
+    #[must_use]
+    pub fn more_after_having(&self, remaining: u64) -> Option<Duration> {
+        match self.peek(remaining.saturating_add(1)) {
             Decision::Allow(_) => Some(Duration::ZERO),
             Decision::Deny(denial) => match denial.retry() {
                 Retry::After(wait) => Some(wait),
                 Retry::Never => None,
             },
         }
+    }
+
+    /// What so many units more would be told.
+    fn peek(&self, units: u64) -> Decision {
+        let cost = Cost::new(self.foreseen.units().saturating_add(units));
+        self.rule.peek(&self.applied.seat, cost, self.now)
     }
 }
 

@@ -1,0 +1,111 @@
+//! [`Seat`]: a key with the place where it was found.
+
+use super::live::Live;
+use super::slot::{self, SLOTS, SlotCell};
+use super::{Storage, Table};
+use crate::protocol::Protocol;
+use crate::{Cost, Decision, Denial, Key, Timestamp};
+
+/// A key with the place in a [`Table`] where it was found: for several calls on one key, of which only
+/// the first then searches.
+///
+/// A seat keeps nothing for its key. When the slot has passed to another key meanwhile, or the seat is of
+/// another table, the key is searched for as ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat {
+    key: Key,
+    /// The slot's index in the table; beyond all of them when the key was not found.
+    index: usize,
+    /// The tag of the slot's head, which changes when the slot changes hands.
+    tag: u64,
+}
+
+impl Seat {
+    /// The key.
+    #[inline]
+    #[must_use]
+    pub const fn key(&self) -> Key {
+        self.key
+    }
+}
+
+impl<P: Protocol, S: Storage> Table<P, S> {
+    /// Looks for a key, for the calls that follow.
+    ///
+    /// ```
+    /// use tidegate_core::{Borrowed, Cost, Key, Line, Quota, Table, Tally, Timestamp, TokenBucket};
+    ///
+    /// let (lines, tally) = ([Line::new()], Tally::new());
+    /// let bucket = TokenBucket::new(Quota::per_minute(2))?;
+    /// let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally))?;
+    ///
+    /// let (seat, now) = (table.seat(Key::from_hash(7)), Timestamp::from_secs(1));
+    /// if table.foresee_in(&seat, Cost::ONE, now).is_ok() {
+    ///     // Ask others; and then:
+    ///     assert!(table.admit_in(&seat, Cost::ONE, now).is_ok());
+    /// }
+    /// assert_eq!(table.peek_in(&seat, Cost::ZERO, now).remaining(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub fn seat(&self, key: Key) -> Seat {
+        match self.live(key) {
+            Some(live) => Seat { key, index: live.index, tag: live.head.tag },
+            None => Seat { key, index: usize::MAX, tag: 0 },
+        }
+    }
+
+    /// As [`peek`](Self::peek).
+    #[inline(always)]
+    pub fn peek_in(&self, seat: &Seat, cost: Cost, now: Timestamp) -> Decision {
+        if let Some((cell, word)) = self.seated(seat)
+            && let Some(decision) = self.protocol.peek(&cell, word, cost, now)
+        {
+            return decision;
+        }
+        self.peek_anywhere(seat.key, cost, now)
+    }
+
+    /// As [`admit`](Self::admit).
+    ///
+    /// # Errors
+    /// The denial.
+    #[inline(always)]
+    pub fn admit_in(&self, seat: &Seat, cost: Cost, now: Timestamp) -> Result<(), Denial> {
+        if let Some((cell, word)) = self.seated(seat)
+            && let Some(admitted) = self.protocol.admit(&cell, word, cost, now)
+        {
+            return admitted;
+        }
+        self.decide_anywhere(seat.key, cost, now).into_result()
+    }
+
+    /// Whether [`admit_in`](Self::admit_in) would allow it. Charges and writes nothing.
+    ///
+    /// While other threads charge, it may still say so when there is just no room any more: only the
+    /// charge itself decides.
+    ///
+    /// # Errors
+    /// The denial, as [`peek`](Self::peek) would give it.
+    #[inline(always)]
+    pub fn foresee_in(&self, seat: &Seat, cost: Cost, now: Timestamp) -> Result<(), Denial> {
+        if let Some((cell, word)) = self.seated(seat)
+            && let Some(foreseen) = self.protocol.foresee(&cell, word, cost, now)
+        {
+            return foreseen;
+        }
+        self.peek_anywhere(seat.key, cost, now).into_result()
+    }
+
+    /// The seat's slot and its word, if it is the key's still.
+    #[inline(always)]
+    fn seated(&self, seat: &Seat) -> Option<(SlotCell<'_>, u64)> {
+        let slot = &self.storage.lines().get(seat.index / SLOTS)?.slots()[seat.index % SLOTS];
+        let head = slot::load(slot);
+        if head.tag != seat.tag {
+            return None;
+        }
+        let live = Live { index: seat.index, slot, head };
+        Some((self.live_cell(&live)?, head.word))
+    }
+}
