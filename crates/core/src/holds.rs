@@ -23,6 +23,8 @@ use record::{Head, Phase};
 /// # Guarantees
 /// - **Once.** Of all that take a hold, one gets it. So what was charged is given back once, or settled
 ///   once.
+/// - **Renewed by who lives.** A hold whose owner [renews](Self::renew) it before it expires is the
+///   owner's alone.
 /// - **Toward denial.** A thread or process that stops for ever between any two steps leaves a charge
 ///   without a note, which stays charged; never a note without a charge.
 /// - **Lock-free and bounded.** Nobody waits. A record whose owner stopped while it wrote the note is
@@ -64,7 +66,23 @@ pub struct Held {
 /// Which hold a note is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a hold that nobody takes returns its charge when it expires"]
-pub struct HoldId(Place);
+pub struct HoldId {
+    index: usize,
+    tag: u64,
+}
+
+impl HoldId {
+    /// The hold of this tag in this record: what [`parts`](Self::parts) gave.
+    pub const fn from_parts(index: usize, tag: u64) -> Self {
+        Self { index, tag }
+    }
+
+    /// The record that it is in, and its tag there, which is not 0 and is never given again.
+    #[must_use]
+    pub const fn parts(self) -> (usize, u64) {
+        (self.index, self.tag)
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
@@ -119,23 +137,51 @@ impl<S: AsRef<[Hold]>> Holds<S> {
     fn confirm(&self, Place { index, head }: Place, expires_at: Timestamp) -> Option<HoldId> {
         let held = head.with(Phase::Held, expires_at);
         self.records.as_ref().get(index)?.swap(head, held).ok()?;
-        Some(HoldId(Place { index, head: held }))
+        Some(HoldId { index, tag: held.tag() })
     }
 
     /// Ends a hold. `None` when it has expired and somebody else has taken it.
     pub fn take(&self, id: HoldId) -> Option<Held> {
-        let Place { index, head } = id.0;
-        let record = self.records.as_ref().get(index)?;
-        let held = record.read(head)?;
-        record.swap(head, head.freed()).ok().map(|()| held)
+        let record = self.records.as_ref().get(id.index)?;
+        // A swap fails when the hold was renewed meanwhile, which its owner does once in a while, or
+        // when it was taken, which ends this.
+        loop {
+            let head = record.load().if_held_as(id.tag)?;
+            let held = record.read(head)?;
+            if record.swap(head, head.freed()).is_ok() {
+                return Some(held);
+            }
+        }
+    }
+
+    /// Keeps a hold until a later time, and tells what is held; one that is kept until later already
+    /// stays so. `None` when it has expired and somebody else has taken it.
+    ///
+    /// So holds may expire soon after their owner has died, and last as long as it lives.
+    pub fn renew(&self, id: HoldId, expires_at: Timestamp) -> Option<Held> {
+        let record = self.records.as_ref().get(id.index)?;
+        // As in `take`: a swap fails only when another one has come through.
+        loop {
+            let head = record.load().if_held_as(id.tag)?;
+            let held = record.read(head)?;
+            let renewed = head.with(Phase::Held, expires_at.max(head.until()));
+            if record.swap(head, renewed).is_ok() {
+                return Some(held);
+            }
+        }
     }
 
     /// Takes the holds that have expired by `now`, each for who gives it back. Looks at every record.
     pub fn take_expired(&self, now: Timestamp, mut each: impl FnMut(Held)) {
-        for (index, record) in self.records.as_ref().iter().enumerate() {
+        for record in self.records.as_ref() {
             let head = record.load();
-            if head.phase() == Phase::Held && head.until() <= now {
-                self.take(HoldId(Place { index, head })).into_iter().for_each(&mut each);
+            if head.phase() != Phase::Held || head.until() > now {
+                continue;
+            }
+            // Only with this head: a hold that was renewed meanwhile stays.
+            let held = record.read(head);
+            if let Some(held) = held.filter(|_| record.swap(head, head.freed()).is_ok()) {
+                each(held);
             }
         }
     }
@@ -192,6 +238,7 @@ mod tests {
         let begun = holds.claim(held, 0, start).unwrap();
         assert_eq!(holds.total(), (0, 0));
         holds.take_expired(Timestamp::MAX, |held| panic!("{held} was taken"));
-        assert_eq!(holds.take(HoldId(begun)), None);
+        let claimed = HoldId { index: begun.index, tag: begun.head.tag() };
+        assert_eq!(holds.take(claimed), None);
     }
 }

@@ -38,8 +38,10 @@ pub(crate) fn denied(
     }
     let soon = retry_after_s(refusal).is_some_and(|secs| secs <= LONGEST_RETRY_S);
     let (kind, code) = match (refusal.rule().cost(), soon) {
-        (CostRule::LlmTokens, false) => ("insufficient_quota", "insufficient_quota"),
-        (CostRule::LlmTokens, true) => ("tokens", "rate_limit_exceeded"),
+        (CostRule::LlmTokens | CostRule::Money(_), false) => {
+            ("insufficient_quota", "insufficient_quota")
+        }
+        (CostRule::LlmTokens | CostRule::Money(_), true) => ("tokens", "rate_limit_exceeded"),
         (CostRule::Fixed(_), _) => ("requests", "rate_limit_exceeded"),
     };
     let (mut parts, _) = response.into_parts();

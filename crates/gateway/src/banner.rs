@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tidegate::policy::{CostRule, Policy};
+use tidegate::policy::Policy;
 
 /// Where the gateway runs, and in front of what.
 pub(crate) struct Banner<'a> {
@@ -66,14 +66,7 @@ impl Banner<'_> {
             .rules()
             .iter()
             .map(|rule| {
-                let unit = match rule.cost() {
-                    CostRule::Fixed(1) => "requests".to_owned(),
-                    CostRule::Fixed(units) => format!("units, {units} per request"),
-                    CostRule::LlmTokens => "LLM tokens".to_owned(),
-                };
-                let rate = rule.limit().rate().to_string();
-                let (units, period) = rate.split_once(' ').unwrap_or((&rate, ""));
-                let limit = format!("{units} {unit} {period}");
+                let limit = rule.limit_text();
                 let dry_run = if rule.is_dry_run() { " (dry run)" } else { "" };
                 [
                     rule.name().to_owned(),

@@ -155,8 +155,10 @@ impl Gateway {
         with_fields(fields, response)
     }
 
-    /// Gives back what was reserved for calls whose time is over.
-    pub(crate) fn return_expired(&self) -> usize {
+    /// Keeps what is reserved for calls that are under way here, and gives back what gateways that have
+    /// died had reserved; tells how many of the latter there were.
+    pub(crate) fn renew_and_return_expired(&self) -> usize {
+        self.policy.renew_reservations();
         self.policy.return_expired()
     }
 

@@ -41,7 +41,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
     let _ = io::stdout().write_all(banner.as_bytes());
 
     let gateway = Arc::new(Gateway::new(config));
-    tokio::spawn(return_expired(gateway.clone()));
+    tokio::spawn(keep_reservations(gateway.clone()));
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
@@ -98,13 +98,12 @@ fn serve(
     });
 }
 
-/// Gives back, each second, what was reserved by gateways that have died. Calls that are denied look for
-/// themselves; this is so that what answers tell is true before.
-async fn return_expired(gateway: Arc<Gateway>) {
+/// Renews, each second, what is reserved here, and gives back what was by gateways that have died.
+async fn keep_reservations(gateway: Arc<Gateway>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        let returned = gateway.return_expired();
+        let returned = gateway.renew_and_return_expired();
         if returned > 0 {
             tracing::info!("{returned} reservations expired and were given back");
         }

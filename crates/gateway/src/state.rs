@@ -4,10 +4,14 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
 use tidegate::{SharedFile, SharedFileError};
+
+/// When what a gateway had reserved comes back after it has died. One that lives renews it each second.
+const RESERVATION_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Opens the state of the gateway that is configured by `config`: the file that was asked for, or one of
 /// its own in the user's folder for state.
@@ -25,7 +29,8 @@ pub(crate) fn open(asked: Option<&Path>, config: Option<&Path>) -> Result<Shared
             folder.join(name_for(config))
         }
     };
-    SharedFile::open(path).map_err(StateError::File)
+    let file = SharedFile::open(path).map_err(StateError::File)?;
+    Ok(file.with_reservation_lifetime(RESERVATION_LIFETIME))
 }
 
 /// The folder that systemd gives a service, or that of the user.

@@ -37,8 +37,10 @@ mod reservation;
 
 mod calendar;
 mod clock;
+mod concurrency;
 mod limit;
 mod memory;
+mod money;
 mod pages;
 mod rate;
 mod shared;
@@ -50,6 +52,7 @@ pub use keyed::{Account, KeyedLimiter};
 pub use limit::{AlgorithmName, Limit, LimitError, UnknownAlgorithm};
 pub use limiter::Limiter;
 pub use memory::Memory;
+pub use money::{Currency, CurrencyError, Money, MoneyError};
 pub use pages::{Pages, Shareable};
 pub use rate::{Period, Rate, RateError};
 pub use reservation::{Ledger, Reservation};

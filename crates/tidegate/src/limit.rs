@@ -10,6 +10,7 @@ use tidegate_core::{
 };
 
 use crate::calendar::{CalendarUnit, CalendarWindow};
+use crate::concurrency::Concurrency;
 use crate::rate::{Period, Rate, RateError};
 
 /// A limit whose algorithm is chosen at run time, as in a policy file: a [`Rate`] and how it is kept.
@@ -35,6 +36,7 @@ enum Kind {
     Calendar(FixedWindow<CalendarWindow>),
     SlidingWindowCounter(SlidingWindowCounter),
     SlidingWindowLog(SlidingWindowLog),
+    Concurrency(Concurrency),
 }
 
 /// The algorithms, by the names that policy files use.
@@ -48,6 +50,8 @@ pub enum AlgorithmName {
     SlidingWindowCounter,
     /// `sliding-window-log`
     SlidingWindowLog,
+    /// `concurrency`
+    Concurrency,
 }
 
 impl Limit {
@@ -79,6 +83,9 @@ impl Limit {
             (1, Period::Week) => CalendarUnit::Week,
             (1, Period::Month) => CalendarUnit::Month,
             (_, Period::Month) => return Err(LimitError::SeveralMonths),
+            (_, Period::Concurrent) => {
+                return Err(RateError::ConcurrentWithoutPeriod.into());
+            }
             _ if zone.is_some() => return Err(LimitError::NeedlessZone),
             _ => {
                 let window = FixedWindow::new(rate.quota()?)?;
@@ -113,6 +120,33 @@ impl Limit {
         Ok(Self { rate, kind: Kind::SlidingWindowLog(log) })
     }
 
+    /// At most so many units in use at a time: charged when a call begins, and refunded when it ends.
+    ///
+    /// # Errors
+    /// When that is none, or more than 524,287.
+    pub fn concurrent(units: u64) -> Result<Self, LimitError> {
+        let rate = Rate::new(units, Period::Concurrent);
+        Ok(Self { rate, kind: Kind::Concurrency(Concurrency::new(units)?) })
+    }
+
+    /// The same limit; of units in use at a time, whose count is void when nobody has touched it for so
+    /// long.
+    pub(crate) fn with_count_lasting(self, lifetime: Duration) -> Self {
+        match self.kind {
+            Kind::Concurrency(limit) => {
+                Self { kind: Kind::Concurrency(limit.lasting(lifetime)), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether it is one of units in use at a time, which come back when they are refunded and not
+    /// before.
+    #[must_use]
+    pub const fn is_concurrency(&self) -> bool {
+        matches!(self.kind, Kind::Concurrency(_))
+    }
+
     /// The rate.
     #[must_use]
     pub const fn rate(&self) -> Rate {
@@ -127,6 +161,7 @@ impl Limit {
             Kind::FixedWindow(_) | Kind::Calendar(_) => AlgorithmName::FixedWindow,
             Kind::SlidingWindowCounter(_) => AlgorithmName::SlidingWindowCounter,
             Kind::SlidingWindowLog(_) => AlgorithmName::SlidingWindowLog,
+            Kind::Concurrency(_) => AlgorithmName::Concurrency,
         }
     }
 
@@ -148,9 +183,12 @@ impl Limit {
         }
     }
 
-    /// The length of the window, as told to clients: of a month, 30 days.
+    /// The length of the window, as told to clients: of a month, 30 days; of concurrent calls, none.
     #[must_use]
     pub fn window(&self) -> Duration {
+        if self.is_concurrency() {
+            return Duration::ZERO;
+        }
         self.rate.length().unwrap_or(Duration::from_secs(30 * 86_400))
     }
 }
@@ -164,7 +202,7 @@ impl fmt::Display for Limit {
             Kind::TokenBucket(bucket) => write!(f, ", burst {}", bucket.burst()),
             Kind::Calendar(window) => write!(f, ", zone {}", window.calendar().zone()),
             Kind::SlidingWindowCounter(counter) => write!(f, ", epochs {}", counter.epochs()),
-            Kind::FixedWindow(_) | Kind::SlidingWindowLog(_) => Ok(()),
+            Kind::FixedWindow(_) | Kind::SlidingWindowLog(_) | Kind::Concurrency(_) => Ok(()),
         }
     }
 }
@@ -197,6 +235,9 @@ impl FromStr for Limit {
                 Self::sliding_window_counter(rate, number(epochs)? as usize)
             }
             (AlgorithmName::SlidingWindowLog, None) => Self::sliding_window_log(rate),
+            (AlgorithmName::Concurrency, None) if rate.period() == Period::Concurrent => {
+                Self::concurrent(rate.units())
+            }
             _ => Err(malformed()),
         }
     }
@@ -211,6 +252,7 @@ macro_rules! on_each {
             Kind::Calendar($inner) => $call,
             Kind::SlidingWindowCounter($inner) => $call,
             Kind::SlidingWindowLog($inner) => $call,
+            Kind::Concurrency($inner) => $call,
         }
     };
 }
@@ -301,8 +343,13 @@ impl Protocol for Limit {
 
 impl AlgorithmName {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::TokenBucket, Self::FixedWindow, Self::SlidingWindowCounter, Self::SlidingWindowLog];
+    pub const ALL: [Self; 5] = [
+        Self::TokenBucket,
+        Self::FixedWindow,
+        Self::SlidingWindowCounter,
+        Self::SlidingWindowLog,
+        Self::Concurrency,
+    ];
 
     /// The name in policy files.
     #[must_use]
@@ -312,6 +359,7 @@ impl AlgorithmName {
             Self::FixedWindow => "fixed-window",
             Self::SlidingWindowCounter => "sliding-window-counter",
             Self::SlidingWindowLog => "sliding-window-log",
+            Self::Concurrency => "concurrency",
         }
     }
 }
@@ -422,6 +470,7 @@ mod tests {
             Limit::fixed_window(rate("10000 per month"), Some("Europe/Berlin")),
             Limit::sliding_window_counter(rate("60 per minute"), 12),
             Limit::sliding_window_log(rate("3 per second")),
+            Limit::concurrent(5),
         ] {
             let text = limit.unwrap().to_string();
             let read: Limit = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -440,6 +489,7 @@ mod tests {
             "token-bucket, 100 per minute, burst 1, burst 1",
             "sliding-window-log, 3 per second, epochs 4",
             "leaky, 3 per second",
+            "concurrency, 3 per second",
         ] {
             let error = text.parse::<Limit>().unwrap_err().to_string();
             assert!(error.contains("is not a limit; write it as in"), "{text}: {error}");

@@ -6,6 +6,7 @@ mod file;
 mod held;
 mod key;
 mod matching;
+mod model;
 mod path;
 mod rule;
 mod source;
@@ -15,11 +16,12 @@ mod words;
 pub use account::{AccountError, RuleAccount};
 pub use call::{Call, Headers, NoHeaders};
 pub use file::{RuleSpec, Spanned};
-pub use held::Held;
+pub use held::{Held, Usage};
 pub use key::{KeyPart, MissingKey};
 pub use matching::Match;
+pub use model::{ModelPattern, ModelPatternError};
 pub use path::{PathPattern, PathPatternError};
-pub use rule::{CostRule, Rule, RuleError};
+pub use rule::{CostRule, Rule, RuleError, WhenShort};
 pub use source::{FileError, Source};
 pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
 
@@ -31,6 +33,7 @@ use tidegate_core::{Cost, Denial, Timestamp};
 use crate::clock::{Clock, SystemClock};
 use crate::reservation::Reservation;
 use crate::shared::SharedFile;
+use held::Account;
 use rule::Applies;
 
 /// Layers of rules that a call must pass, all or nothing.
@@ -250,6 +253,15 @@ impl Policy {
         self.inner.rules.iter().map(|rule| rule.return_expired(now)).sum()
     }
 
+    /// Keeps what this process has reserved from expiring, and tells how many reservations that are. For
+    /// a timer, where rules have [reservations that expire](Rule::with_expiring_reservations), several
+    /// times in the shortest of their lifetimes: so they last as long as their calls, and come back soon
+    /// after the process has died.
+    pub fn renew_reservations(&self) -> usize {
+        let now = self.inner.clock.now();
+        self.inner.rules.iter().map(|rule| rule.renew_reservations(now)).sum()
+    }
+
     /// Asks every rule that applies, and charges none. The rule that denies, if one does: of several,
     /// the one with the longest wait.
     ///
@@ -283,17 +295,22 @@ impl Policy {
         longest.map(|(rule, denial)| (rule, Reason::Limit(denial)))
     }
 
-    /// The reservation of what rules charged by an estimate.
+    /// The reservation of what rules charged for as long as the call lasts, or by an estimate.
     fn reserve(&self, layers: &Layers<'_>, now: Timestamp) -> Option<Reservation<Held>> {
-        let measured = layers.iter().filter(|layer| layer.rule.cost() == CostRule::LlmTokens);
         // A dry run that would have denied was not charged, so there is nothing to settle.
-        let measured = measured.filter(|layer| layer.denial.is_none());
-        let estimate = measured.clone().next()?.applied.cost;
-        let accounts = measured.map(|layer| {
-            let hold = layer.rule.note_reservation(&layer.applied, now);
-            (self.index_of(layer.rule), layer.applied.seat.key(), hold)
+        let mut charged = layers
+            .iter()
+            .filter(|layer| layer.rule.is_settled_later() && layer.denial.is_none())
+            .peekable();
+        charged.peek()?;
+        let accounts = charged.map(|layer| Account {
+            rule: self.index_of(layer.rule),
+            key: layer.applied.seat.key(),
+            charged: layer.applied.cost,
+            hold: layer.rule.note_reservation(&layer.applied, now),
         });
         let held = Held::new(self.inner.clone(), accounts);
+        let estimate = held.estimate();
         Some(Reservation::new(held, estimate, now))
     }
 

@@ -93,6 +93,10 @@ impl<L: Ledger> Reservation<L> {
         self.charged_at
     }
 
+    pub(crate) const fn ledger_mut(&mut self) -> &mut L {
+        &mut self.ledger
+    }
+
     /// Books what was really used: the rest is given back, or the excess charged.
     pub fn settle(mut self, used: Cost) {
         self.used = used;

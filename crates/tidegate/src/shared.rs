@@ -19,6 +19,7 @@ use std::fs::{File, OpenOptions};
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ahash::RandomState;
 use tidegate_core::{Line, Protocol};
@@ -89,9 +90,12 @@ pub struct SharedFile {
     /// Held while a table is added, together with the file's own lock, which does not keep threads of
     /// one process apart.
     adding: Mutex<()>,
+    reservation_lifetime: Duration,
 }
 
 impl SharedFile {
+    const RESERVATION_LIFETIME: Duration = Duration::from_secs(3_600);
+
     /// The most tables in a file.
     pub const MAX_TABLES: usize = directory::ENTRIES;
 
@@ -127,7 +131,14 @@ impl SharedFile {
             .map_err(|error| SharedFileError::opening(path, &error))?;
         let header = Arc::new(Header::of(path, &file)?);
         let clock = SharedClock::new(header.clone());
-        let opened = Self { path: path.to_owned(), file, header, clock, adding: Mutex::new(()) };
+        let opened = Self {
+            path: path.to_owned(),
+            file,
+            header,
+            clock,
+            adding: Mutex::new(()),
+            reservation_lifetime: Self::RESERVATION_LIFETIME,
+        };
         if opened.header.is_of_another_boot() {
             opened.mend()?;
         }
@@ -190,6 +201,18 @@ impl SharedFile {
     pub fn bytes(&self) -> Result<u64, SharedFileError> {
         let metadata = self.file.metadata();
         Ok(metadata.map_err(|error| SharedFileError::io(&self.path, "look at", &error))?.len())
+    }
+
+    /// The same file, where the reservations of policies that do not say otherwise expire after
+    /// `lifetime`, in place of an hour. For those who [renew](crate::policy::Policy::renew_reservations)
+    /// them.
+    #[must_use]
+    pub fn with_reservation_lifetime(self, lifetime: Duration) -> Self {
+        Self { reservation_lifetime: lifetime, ..self }
+    }
+
+    pub(crate) const fn reservation_lifetime(&self) -> Duration {
+        self.reservation_lifetime
     }
 
     /// The time that all who share the file go by.

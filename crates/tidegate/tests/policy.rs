@@ -324,11 +324,11 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
         ),
         (
             rule("").replace("\"ip\"", "\"ipp\""),
-            "test.toml:4:7: rule `r`: key: `ipp` is not a key; use `ip`, `user`, `header:<name>` or `global`",
+            "test.toml:4:7: rule `r`: key: `ipp` is not a key; use `ip`, `user`, `team`, `api-key`, `model`, `route`, `header:<name>` or `global`",
         ),
         (
             rule("").replace("\"ip\"", "[\"ip\", \"x\"]"),
-            "test.toml:4:14: rule `r`: key: `x` is not a key; use `ip`, `user`, `header:<name>` or `global`",
+            "test.toml:4:14: rule `r`: key: `x` is not a key; use `ip`, `user`, `team`, `api-key`, `model`, `route`, `header:<name>` or `global`",
         ),
         (
             rule("").replace("\"ip\"", "[]"),
@@ -336,7 +336,7 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
         ),
         (
             rule("algorithm = \"gcra\""),
-            "test.toml:5:13: rule `r`: algorithm: `gcra` is not an algorithm; use one of `token-bucket`, `fixed-window`, `sliding-window-counter`, `sliding-window-log`",
+            "test.toml:5:13: rule `r`: algorithm: `gcra` is not an algorithm; use one of `token-bucket`, `fixed-window`, `sliding-window-counter`, `sliding-window-log`, `concurrency`",
         ),
         (
             rule("burst = 5"),
@@ -349,11 +349,11 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
         ),
         (
             rule("cost = 0"),
-            "test.toml:5:8: invalid value: integer `0`, expected `\"llm-tokens\"` or a number of units from 1",
+            "test.toml:5:8: invalid value: integer `0`, expected `\"llm-tokens\"`, `\"money\"` or a number of units from 1",
         ),
         (
             rule("cost = \"tokens\""),
-            "test.toml:5:8: invalid value: string \"tokens\", expected `\"llm-tokens\"` or a number of units from 1",
+            "test.toml:5:8: invalid value: string \"tokens\", expected `\"llm-tokens\"`, `\"money\"` or a number of units from 1",
         ),
         (
             rule("match = { path = \"v1\" }"),
@@ -361,7 +361,7 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
         ),
         (
             rule("match = { pth = \"/v1\" }"),
-            "test.toml:5:11: unknown field `pth`, expected one of `path`, `method`, `authenticated`, `header`",
+            "test.toml:5:11: unknown field `pth`, expected one of `path`, `method`, `authenticated`, `user`, `team`, `model`, `header`",
         ),
         (
             rule("when_full = \"drop\""),
@@ -381,11 +381,51 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
         ),
         (
             rule("reservation_expires_s = 60"),
-            "test.toml:5:25: rule `r`: reservation_expires_s: is for rules with `cost = \"llm-tokens\"`, which reserve",
+            "test.toml:5:25: rule `r`: reservation_expires_s: is for rules with `cost = \"llm-tokens\"` or `\"money\"`, which reserve",
         ),
         (
             rule("cost = \"llm-tokens\"\nreservation_expires_s = 0"),
             "test.toml:6:25: rule `r`: reservation_expires_s: would give back at once; give the seconds that a call may take",
+        ),
+        (
+            rule("when_short = \"lower\""),
+            "test.toml:5:14: rule `r`: when_short: is for rules with `cost = \"llm-tokens\"` or `\"money\"`, which reserve",
+        ),
+        (
+            rule("cost = \"llm-tokens\"\nwhen_short = \"maybe\""),
+            "test.toml:6:14: rule `r`: when_short: `maybe` is not known; use one of `deny`, `lower`",
+        ),
+        (
+            rule("debt = false"),
+            "test.toml:5:8: rule `r`: debt: is for rules with `cost = \"llm-tokens\"` or `\"money\"`, which reserve",
+        ),
+        (
+            rule("cost = \"money\""),
+            "test.toml:3:9: rule `r`: limit: `1 per s` is not a rate of money; write it as in `2.50 USD per day`",
+        ),
+        (
+            rule("").replace("1 per s", "1 USD per s"),
+            "test.toml:3:9: rule `r`: limit: an amount of money needs `cost = \"money\"` beside it",
+        ),
+        (
+            rule("").replace("1 per s", "0 concurrent"),
+            "test.toml:3:9: rule `r`: limit: a limit of 0 units denies everything; give at least 1",
+        ),
+        (
+            rule("algorithm = \"fixed-window\"").replace("1 per s", "3 concurrent"),
+            "test.toml:3:9: rule `r`: limit: concurrent calls have no period; leave the algorithm out, or give a period as in `100 per minute`",
+        ),
+        (
+            rule("algorithm = \"concurrency\""),
+            "test.toml:3:9: rule `r`: limit: counts calls at a time; write the limit as in `5 concurrent`",
+        ),
+        (
+            rule("cost = \"llm-tokens\"").replace("1 per s", "3 concurrent"),
+            "test.toml:3:9: rule `r`: limit: concurrent calls are counted one by one; leave `cost` out",
+        ),
+        (
+            rule("match = { model = \"*mini\" }"),
+            "test.toml:5:19: rule `r`: match.model: `*mini` names no models; give a name, with `*` only at its end, as in `gpt-5*`",
         ),
         (
             rule("keys = 100_000_000_000"),

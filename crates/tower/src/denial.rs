@@ -1,13 +1,13 @@
 //! Denials as responses.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
-use tidegate::policy::{Reason, Refusal};
+use tidegate::policy::{CostRule, Reason, Refusal, Rule};
 use tidegate::{Cause, Retry};
 
 use crate::fields::{Rendered, whole_s};
@@ -108,7 +108,7 @@ impl<'a> Problem<'a> {
 }
 
 fn detail(refusal: &Refusal<'_>) -> String {
-    let (name, limit) = (refusal.rule().name(), refusal.rule().limit());
+    let (rule, name) = (refusal.rule(), refusal.rule().name());
     match refusal.reason() {
         Reason::MissingKey(part) => {
             format!(
@@ -116,12 +116,16 @@ fn detail(refusal: &Refusal<'_>) -> String {
             )
         }
         Reason::MissingCost => {
+            let unit = match refusal.rule().cost() {
+                CostRule::Money(_) => "money",
+                _ => "LLM tokens",
+            };
             format!(
-                "The limit `{name}` counts LLM tokens, and this call does not say how many it needs."
+                "The limit `{name}` counts {unit}, and of this call it is not known how much it needs."
             )
         }
         Reason::Limit(denial) => {
-            let rate = limit.rate();
+            let rate = RateText(rule);
             // Room for all of it, so that it need not grow while it is written.
             let mut detail = String::with_capacity(192);
             // Writing to a string cannot fail.
@@ -129,21 +133,46 @@ fn detail(refusal: &Refusal<'_>) -> String {
                 Cause::Oversized => write!(
                     detail,
                     "This call needs more than the limit `{name}` of {rate} ever has: at most {} at once.",
-                    limit.capacity()
+                    UnitsText(rule, rule.limit().capacity())
                 ),
+                Cause::Exhausted if rule.limit().is_concurrency() => {
+                    write!(detail, "The limit `{name}` of {rate} calls is reached.")
+                }
                 Cause::TableFull => {
                     write!(detail, "The limit `{name}` has no room for another caller right now.")
                 }
                 _ => write!(
                     detail,
                     "The limit `{name}` of {rate} is spent: {} left.",
-                    denial.remaining()
+                    UnitsText(rule, denial.remaining())
                 ),
             };
             if let Some(secs) = retry_after_s(refusal) {
                 let _ = write!(detail, " Try again in {secs} s.");
             }
             detail
+        }
+    }
+}
+
+/// A rule's rate, and so many of its units: numbers, but for money, which is told as such.
+struct RateText<'a>(&'a Rule);
+struct UnitsText<'a>(&'a Rule, u64);
+
+impl fmt::Display for RateText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.cost() {
+            CostRule::Money(_) => f.write_str(&self.0.limit_text()),
+            _ => self.0.limit().rate().fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for UnitsText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.cost() {
+            CostRule::Money(_) => f.write_str(&self.0.units_text(self.1)),
+            _ => self.1.fmt(f),
         }
     }
 }

@@ -99,12 +99,21 @@ fn ietf<'a>(
 fn policies<'a>(rules: impl Iterator<Item = &'a Rule>) -> List {
     let mut policies = List::new();
     for rule in rules {
-        let window_s = whole_s(rule.limit().window()).max(1);
-        let policy = policies.item(rule.name());
-        let policy = policy.number(";q=", rule.limit().capacity()).number(";w=", window_s);
-        if rule.cost() == CostRule::LlmTokens {
-            // The draft has no unit for these.
-            policy.text(";tidegate-unit=\"llm-tokens\"");
+        let policy = policies.item(rule.name()).number(";q=", rule.limit().capacity());
+        if rule.limit().is_concurrency() {
+            policy.text(";qu=\"concurrent-requests\"");
+            continue;
+        }
+        let policy = policy.number(";w=", whole_s(rule.limit().window()).max(1));
+        // The draft has no unit for these.
+        match rule.cost() {
+            CostRule::Fixed(_) => {}
+            CostRule::LlmTokens => policy.text(";tidegate-unit=\"llm-tokens\""),
+            CostRule::Money(currency) => {
+                policy.text(";tidegate-unit=\"nano-");
+                policy.text(currency.code());
+                policy.text("\"");
+            }
         }
     }
     policies

@@ -40,8 +40,8 @@ impl List {
         self
     }
 
-    /// A parameter that is always the same, such as `;unit="tokens"`.
-    pub(crate) fn text(&mut self, parameter: &'static str) {
+    /// A parameter of characters that stand for themselves, or a part of one, such as `;unit="tokens"`.
+    pub(crate) fn text(&mut self, parameter: &str) {
         self.push(parameter);
     }
 

@@ -79,6 +79,16 @@ impl Head {
         self.with(Phase::Free, Timestamp::ZERO)
     }
 
+    /// Generation and phase.
+    pub(super) const fn tag(self) -> u64 {
+        self.tag
+    }
+
+    /// This head, if it is that of the hold with this tag, whenever that expires.
+    pub(super) fn if_held_as(self, tag: u64) -> Option<Self> {
+        (self.tag == tag && self.phase() == Phase::Held).then_some(self)
+    }
+
     const fn generation(self) -> u64 {
         self.tag >> PHASE_BITS
     }

@@ -61,6 +61,47 @@ fn a_settle_races_with_two_that_give_back_and_one_of_them_takes_the_hold() {
 }
 
 #[test]
+fn a_hold_that_is_renewed_in_time_is_its_owners_and_one_of_all_who_take_it_gets_it() {
+    let late = EXPIRY + Duration::from_nanos(100);
+    explore(3, move || {
+        let holds = holds(1);
+        let id = make(&holds, 1, START).unwrap();
+        let other = {
+            let holds = holds.clone();
+            thread::spawn(move || expired(&holds, EXPIRY))
+        };
+        let third = {
+            let holds = holds.clone();
+            thread::spawn(move || holds.take(id))
+        };
+        let renewed = holds.renew(id, late);
+        assert!(renewed.is_none_or(|renewed| renewed == held(1)));
+        let mut taken = other.join().unwrap();
+        taken.extend(third.join().unwrap());
+        // Nobody has taken it only if it were still there, and the owner has.
+        assert_eq!(taken, [held(1)]);
+        assert_eq!(holds.renew(id, late), None);
+    });
+}
+
+#[test]
+fn a_hold_that_was_renewed_is_not_given_back_by_who_saw_it_expired() {
+    let late = EXPIRY + Duration::from_nanos(100);
+    explore(3, move || {
+        let holds = holds(1);
+        let id = make(&holds, 1, START).unwrap();
+        let other = {
+            let holds = holds.clone();
+            thread::spawn(move || expired(&holds, EXPIRY))
+        };
+        let renewed = holds.renew(id, late);
+        let returned = other.join().unwrap();
+        assert_eq!(returned.is_empty(), renewed.is_some());
+        assert_eq!(holds.take(id), renewed);
+    });
+}
+
+#[test]
 fn a_record_that_is_used_again_gives_the_former_settle_nothing() {
     explore(3, || {
         let holds = holds(1);

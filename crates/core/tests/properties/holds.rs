@@ -11,6 +11,8 @@ enum Act {
     Make(u64),
     /// Ends the hold that was made as the n-th, if it is there.
     Take(usize),
+    /// Keeps the hold that was made as the n-th, if it is there, for so many seconds from now.
+    Renew(usize, u64),
     /// So many seconds pass, and what has expired is given back.
     Pass(u64),
 }
@@ -19,6 +21,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0..40_u64).prop_map(Act::Make),
         3 => (0..20_usize).prop_map(Act::Take),
+        2 => (0..20_usize, 0..40_u64).prop_map(|(nth, lifetime)| Act::Renew(nth, lifetime)),
         3 => (0..50_u64).prop_map(Act::Pass),
     ]
 }
@@ -58,6 +61,16 @@ proptest! {
                     let Some(id) = ids.get(nth) else { continue };
                     let at = used.iter().position(|used| used.number == nth);
                     prop_assert_eq!(holds.take(*id), at.map(|at| used.remove(at).held));
+                }
+                Act::Renew(nth, lifetime) => {
+                    let Some(id) = ids.get(nth) else { continue };
+                    let until = now + Duration::from_secs(lifetime);
+                    let found = used.iter_mut().find(|used| used.number == nth);
+                    let expected = found.map(|used| {
+                        used.expires_at = used.expires_at.max(until);
+                        used.held
+                    });
+                    prop_assert_eq!(holds.renew(*id, until), expected);
                 }
                 Act::Pass(seconds) => {
                     now = now + Duration::from_secs(seconds);

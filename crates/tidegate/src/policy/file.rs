@@ -3,11 +3,16 @@
 //! ```toml
 //! [[rule]]
 //! name = "budget"                       # in answers, headers and metrics
-//! limit = "10_000 per day"              # units per period
+//! limit = "10_000 per day"              # units per period; or "5 concurrent", or with cost = "money",
+//!                                       # "2.50 USD per day"
 //! algorithm = "fixed-window"            # or token-bucket, sliding-window-counter (default), -log
-//! key = "user"                          # or ip, header:<name>, global, or a list of them
-//! cost = "llm-tokens"                   # or a number; default 1
-//! match = { path = "/v1/*", method = "POST", authenticated = true, header = { x-plan = "free" } }
+//! key = "user"                          # or ip, team, api-key, model, route, header:<name>, global, or
+//!                                       # a list of them
+//! cost = "llm-tokens"                   # or "money", or a number; default 1
+//! # when_short = "deny"                 # or lower: lower a call's ceiling to what is left
+//! # debt = true                         # false: end an answer that goes beyond what was reserved
+//! match = { path = "/v1/*", method = "POST", authenticated = true, user = "alice", team = "red", model = "gpt-5*",
+//!           header = { x-plan = "free" } }
 //! time_zone = "Europe/Berlin"           # fixed-window by day, week or month; default UTC
 //! # burst = 10                          # token-bucket; default as many as the limit
 //! # epochs = 30                         # sliding-window-counter
@@ -15,8 +20,8 @@
 //! # when_full = "deny"                  # or take-over
 //! # missing_key = "deny"                # or share, skip
 //! # ipv6_prefix = 64                    # for the key ip
-//! # reservation_expires_s = 3600        # llm-tokens, state in a file: when what a dead process had
-//! #                                     # reserved comes back
+//! # reservation_expires_s = 3600        # llm-tokens and money, state in a file: when what a dead process
+//! #                                     # had reserved comes back
 //! # dry_run = false                     # true: counted and reported, never enforced
 //! ```
 
@@ -31,10 +36,10 @@ pub use toml::Spanned;
 
 use super::rule::Place;
 use super::source::{FileError, Source, sorted};
-use super::{CostRule, KeyPart, Match, MissingKey, PathPattern, Policy, Rule};
+use super::{CostRule, KeyPart, Match, MissingKey, PathPattern, Policy, Rule, WhenShort};
 use crate::clock::{Clock, SystemClock};
 use crate::limit::{AlgorithmName, Limit};
-use crate::rate::Rate;
+use crate::rate::{Period, Rate};
 use crate::shared::SharedFile;
 
 #[derive(Deserialize)]
@@ -108,6 +113,8 @@ pub struct RuleSpec {
     missing_key: Option<Spanned<String>>,
     ipv6_prefix: Option<Spanned<u8>>,
     reservation_expires_s: Option<Spanned<u64>>,
+    when_short: Option<Spanned<String>>,
+    debt: Option<Spanned<bool>>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -118,6 +125,9 @@ struct MatchSpec {
     path: Option<OneOrMany>,
     method: Option<OneOrMany>,
     authenticated: Option<bool>,
+    user: Option<OneOrMany>,
+    team: Option<OneOrMany>,
+    model: Option<OneOrMany>,
     #[serde(default)]
     header: HeaderSpec,
 }
@@ -189,6 +199,9 @@ impl RuleSpec {
     /// The rule, or what is wrong with it.
     fn build(&self, source: &Source<'_>, place: Place<'_>, wrong: &mut Wrong) -> Option<Rule> {
         let limit = wrong.note(self.build_limit(source));
+        // When the limit is wrong, its cost is taken for granted: one error is enough.
+        let cost = limit.as_ref().map_or(CostRule::LlmTokens, |limit| limit.1);
+        let limit = limit.map(|limit| limit.0);
         let parse_key = |part: &Spanned<String>| {
             let parsed = part.get_ref().parse::<KeyPart>();
             wrong.note(parsed.map_err(|error| self.error(source, part, "key", &error)))
@@ -199,8 +212,9 @@ impl RuleSpec {
         let when_full = wrong.note(self.choice(source, &self.when_full, "when_full", when_full));
         let missing_key = self.choice(source, &self.missing_key, "missing_key", MissingKey::NAMES);
         let missing_key = wrong.note(missing_key);
-        let cost = self.cost.as_ref().map_or(CostRule::Fixed(1), |cost| cost.get_ref().0);
-        let lifetime = wrong.note(self.lifetime(source, cost));
+        let lifetime = wrong.note(self.lifetime(source, (limit.as_ref(), cost), place.shared));
+        let (when_short, debt) = self.shortage(source, cost);
+        let (when_short, debt) = (wrong.note(when_short), wrong.note(debt));
         let key = key.into_iter().collect::<Option<Vec<_>>>()?;
 
         let keys = self.keys.as_ref().map_or(Rule::DEFAULT_KEYS, |keys| *keys.get_ref());
@@ -228,33 +242,59 @@ impl RuleSpec {
             )?,
             _ => rule,
         };
+        let rule = rule.when_short(when_short?);
+        let rule = if debt? { rule } else { rule.without_debt() };
         Some(if self.dry_run { rule.dry_run() } else { rule })
     }
 
+    /// What becomes of calls that the rule has too little for, and whether it allows debt.
+    fn shortage(
+        &self,
+        source: &Source<'_>,
+        cost: CostRule,
+    ) -> (Result<WhenShort, FileError>, Result<bool, FileError>) {
+        let only_reserving = |field: &str, span: Option<Range<usize>>| match (cost, span) {
+            (CostRule::Fixed(_), Some(span)) => {
+                Err(self.error_at(source, span, field, &ONLY_RESERVING))
+            }
+            _ => Ok(()),
+        };
+        let span = self.when_short.as_ref().map(Spanned::span);
+        let when_short = only_reserving("when_short", span)
+            .and_then(|()| self.choice(source, &self.when_short, "when_short", WhenShort::NAMES));
+        let debt = only_reserving("debt", self.debt.as_ref().map(Spanned::span))
+            .map(|()| self.debt.as_ref().is_none_or(|debt| *debt.get_ref()));
+        (when_short, debt)
+    }
+
     /// How long reservations may take, if the rule makes any.
-    fn lifetime(&self, source: &Source<'_>, cost: CostRule) -> Result<Option<Duration>, FileError> {
+    fn lifetime(
+        &self,
+        source: &Source<'_>,
+        (limit, cost): (Option<&Limit>, CostRule),
+        shared: Option<&SharedFile>,
+    ) -> Result<Option<Duration>, FileError> {
         const FIELD: &str = "reservation_expires_s";
         let seconds = match &self.reservation_expires_s {
-            Some(seconds) if cost != CostRule::LlmTokens => {
-                let message = "is for rules with `cost = \"llm-tokens\"`, which reserve";
-                return Err(self.error(source, seconds, FIELD, &message));
+            Some(seconds) if matches!(cost, CostRule::Fixed(_)) => {
+                return Err(self.error(source, seconds, FIELD, &ONLY_RESERVING));
             }
             Some(seconds) if *seconds.get_ref() == 0 => {
                 let message = "would give back at once; give the seconds that a call may take";
                 return Err(self.error(source, seconds, FIELD, &message));
             }
-            seconds => seconds.as_ref().map_or(3_600, |seconds| *seconds.get_ref()),
+            seconds => seconds.as_ref().map(|seconds| Duration::from_secs(*seconds.get_ref())),
         };
-        Ok((cost == CostRule::LlmTokens).then_some(Duration::from_secs(seconds)))
+        let is_settled_later =
+            !matches!(cost, CostRule::Fixed(_)) || limit.is_some_and(Limit::is_concurrency);
+        let usual = shared.map(SharedFile::reservation_lifetime);
+        Ok(seconds.or(usual).filter(|_| is_settled_later))
     }
 
-    fn build_limit(&self, source: &Source<'_>) -> Result<Limit, FileError> {
-        let rate: Rate = self
-            .limit
-            .get_ref()
-            .parse()
-            .map_err(|error| self.error(source, &self.limit, "limit", &error))?;
+    fn build_limit(&self, source: &Source<'_>) -> Result<(Limit, CostRule), FileError> {
+        let (rate, cost) = self.build_rate(source)?;
         let algorithm = match &self.algorithm {
+            None if rate.period() == Period::Concurrent => AlgorithmName::Concurrency,
             None => AlgorithmName::SlidingWindowCounter,
             Some(name) => name
                 .get_ref()
@@ -289,8 +329,43 @@ impl RuleSpec {
                 Limit::sliding_window_counter(rate, epochs)
             }
             AlgorithmName::SlidingWindowLog => Limit::sliding_window_log(rate),
+            AlgorithmName::Concurrency if rate.period() == Period::Concurrent => {
+                Limit::concurrent(rate.units())
+            }
+            AlgorithmName::Concurrency => {
+                let message = "counts calls at a time; write the limit as in `5 concurrent`";
+                return Err(self.error(source, &self.limit, "limit", &message));
+            }
         };
-        limit.map_err(|error| self.error(source, &self.limit, "limit", &error))
+        let limit = limit.map_err(|error| self.error(source, &self.limit, "limit", &error))?;
+        if limit.is_concurrency() && !matches!(cost, CostRule::Fixed(_)) {
+            let message = "concurrent calls are counted one by one; leave `cost` out";
+            return Err(self.error(source, &self.limit, "limit", &message));
+        }
+        Ok((limit, cost))
+    }
+
+    /// What the limit says, in units of what a call costs.
+    fn build_rate(&self, source: &Source<'_>) -> Result<(Rate, CostRule), FileError> {
+        let error = |message: &dyn fmt::Display| {
+            self.error(source, &self.limit, "limit", &message.to_string())
+        };
+        let text = self.limit.get_ref();
+        let cost = match self.cost.as_ref().map(|cost| *cost.get_ref()) {
+            None => CostRule::Fixed(1),
+            Some(CostSpec::Of(cost)) => cost,
+            Some(CostSpec::Money) => {
+                let (rate, currency) = Rate::of_money(text).map_err(|wrong| error(&wrong))?;
+                return Ok((rate, CostRule::Money(currency)));
+            }
+        };
+        match text.parse() {
+            Ok(rate) => Ok((rate, cost)),
+            Err(_) if Rate::of_money(text).is_ok() => {
+                Err(error(&"an amount of money needs `cost = \"money\"` beside it"))
+            }
+            Err(wrong) => Err(error(&wrong)),
+        }
     }
 
     fn build_match(&self, source: &Source<'_>) -> Result<Match, FileError> {
@@ -310,6 +385,16 @@ impl RuleSpec {
                 return Err(self.error(source, method, "match.method", &message));
             }
             matching = matching.by_method(method.get_ref());
+        }
+        for user in spec.user.iter().flat_map(|users| &users.0) {
+            matching = matching.by_user(user.get_ref());
+        }
+        for team in spec.team.iter().flat_map(|teams| &teams.0) {
+            matching = matching.of_team(team.get_ref());
+        }
+        for model in spec.model.iter().flat_map(|models| &models.0) {
+            let error = |error| self.error(source, model, "match.model", &error);
+            matching = matching.on_model(model.get_ref().parse().map_err(error)?);
         }
         for (name, value) in &spec.header.0 {
             matching = matching.with_header(name, value);
@@ -357,6 +442,9 @@ impl RuleSpec {
         source.error(span, &format!("rule `{}`: {field}", self.name.get_ref()), message)
     }
 }
+
+const ONLY_RESERVING: &str =
+    "is for rules with `cost = \"llm-tokens\"` or `\"money\"`, which reserve";
 
 /// A text, or a list of them.
 #[derive(Debug)]
@@ -410,9 +498,13 @@ impl<'de> Deserialize<'de> for Texts {
     }
 }
 
-/// `"llm-tokens"`, or a number of units.
-#[derive(Debug)]
-struct CostSpec(CostRule);
+/// `"llm-tokens"`, `"money"`, or a number of units.
+#[derive(Debug, Clone, Copy)]
+enum CostSpec {
+    Of(CostRule),
+    /// Of the currency that the limit names.
+    Money,
+}
 
 impl<'de> Deserialize<'de> for CostSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -422,19 +514,20 @@ impl<'de> Deserialize<'de> for CostSpec {
             type Value = CostSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`\"llm-tokens\"` or a number of units from 1")
+                f.write_str("`\"llm-tokens\"`, `\"money\"` or a number of units from 1")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CostSpec, E> {
                 match text {
-                    "llm-tokens" => Ok(CostSpec(CostRule::LlmTokens)),
+                    "llm-tokens" => Ok(CostSpec::Of(CostRule::LlmTokens)),
+                    "money" => Ok(CostSpec::Money),
                     _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
                 }
             }
 
             fn visit_i64<E: serde::de::Error>(self, units: i64) -> Result<CostSpec, E> {
                 match u64::try_from(units) {
-                    Ok(units) if units > 0 => Ok(CostSpec(CostRule::Fixed(units))),
+                    Ok(units) if units > 0 => Ok(CostSpec::Of(CostRule::Fixed(units))),
                     _ => Err(E::invalid_value(serde::de::Unexpected::Signed(units), &self)),
                 }
             }

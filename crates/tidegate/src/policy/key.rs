@@ -16,6 +16,14 @@ pub enum KeyPart {
     Ip,
     /// The authenticated user.
     User,
+    /// The authenticated user's team.
+    Team,
+    /// The API key, of which a user may have several.
+    ApiKey,
+    /// The model that is called.
+    Model,
+    /// The route: one for all paths that reach a handler.
+    Route,
     /// The value of a header.
     Header(String),
     /// Nothing: one limit for all calls together.
@@ -47,6 +55,11 @@ enum Value<'a> {
     Header(&'a str),
     Global,
     Missing,
+    // After the others, so that these hash as they always have, in files too.
+    Team(&'a str),
+    ApiKey(&'a str),
+    Model(&'a str),
+    Route(&'a str),
 }
 
 impl KeyPart {
@@ -54,6 +67,10 @@ impl KeyPart {
         Some(match self {
             Self::Ip => Value::Ip(client::masked(call.ip()?, ipv6_prefix)),
             Self::User => Value::User(call.user()?),
+            Self::Team => Value::Team(call.team()?),
+            Self::ApiKey => Value::ApiKey(call.api_key()?),
+            Self::Model => Value::Model(call.model()?),
+            Self::Route => Value::Route(call.route()?),
             Self::Header(name) => Value::Header(call.header(name)?),
             Self::Global => Value::Global,
         })
@@ -83,6 +100,10 @@ impl fmt::Display for KeyPart {
         match self {
             Self::Ip => f.write_str("ip"),
             Self::User => f.write_str("user"),
+            Self::Team => f.write_str("team"),
+            Self::ApiKey => f.write_str("api-key"),
+            Self::Model => f.write_str("model"),
+            Self::Route => f.write_str("route"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Global => f.write_str("global"),
         }
@@ -100,6 +121,10 @@ impl FromStr for KeyPart {
         match text {
             "ip" => Ok(Self::Ip),
             "user" => Ok(Self::User),
+            "team" => Ok(Self::Team),
+            "api-key" => Ok(Self::ApiKey),
+            "model" => Ok(Self::Model),
+            "route" => Ok(Self::Route),
             "global" => Ok(Self::Global),
             _ => match text.strip_prefix("header:") {
                 Some(name) if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
@@ -117,7 +142,11 @@ pub struct UnknownKeyPart {
 
 impl fmt::Display for UnknownKeyPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is not a key; use `ip`, `user`, `header:<name>` or `global`", self.text)
+        write!(
+            f,
+            "`{}` is not a key; use `ip`, `user`, `team`, `api-key`, `model`, `route`, `header:<name>` or `global`",
+            self.text
+        )
     }
 }
 
@@ -136,9 +165,15 @@ mod tests {
     #[test]
     fn parts_are_told_apart_and_combined() {
         let call = Call::new("GET", "/").by_user("192.0.2.1").from_ip("192.0.2.1".parse().unwrap());
+        let call = call.of_team("192.0.2.1").by_api_key("192.0.2.1");
+        let call = call.on_model("192.0.2.1").on_route("192.0.2.1");
         let keys = [
             key(&[KeyPart::Ip], &call),
             key(&[KeyPart::User], &call),
+            key(&[KeyPart::Team], &call),
+            key(&[KeyPart::ApiKey], &call),
+            key(&[KeyPart::Model], &call),
+            key(&[KeyPart::Route], &call),
             key(&[KeyPart::Global], &call),
             key(&[KeyPart::Ip, KeyPart::User], &call),
             key(&[KeyPart::User, KeyPart::Ip], &call),

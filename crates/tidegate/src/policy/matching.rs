@@ -1,6 +1,6 @@
 //! [`Match`]: whom a rule applies to.
 
-use super::{Call, PathPattern};
+use super::{Call, ModelPattern, PathPattern};
 
 /// Whom a rule applies to: all conditions must hold. Without any, to every call.
 ///
@@ -17,6 +17,9 @@ pub struct Match {
     paths: Vec<PathPattern>,
     methods: Vec<String>,
     headers: Vec<(String, String)>,
+    users: Vec<String>,
+    teams: Vec<String>,
+    models: Vec<ModelPattern>,
     authenticated: Option<bool>,
 }
 
@@ -49,11 +52,37 @@ impl Match {
         self
     }
 
+    /// Only this user, or another one given so.
+    #[must_use]
+    pub fn by_user(mut self, user: &str) -> Self {
+        self.users.push(user.to_owned());
+        self
+    }
+
+    /// Only users of this team, or of another one given so.
+    #[must_use]
+    pub fn of_team(mut self, team: &str) -> Self {
+        self.teams.push(team.to_owned());
+        self
+    }
+
+    /// Only these models, or others given so.
+    #[must_use]
+    pub fn on_model(mut self, pattern: ModelPattern) -> Self {
+        self.models.push(pattern);
+        self
+    }
+
     /// Only with a user, or only without.
     #[must_use]
     pub fn authenticated(mut self, authenticated: bool) -> Self {
         self.authenticated = Some(authenticated);
         self
+    }
+
+    /// The users, teams and models of which one is needed, each if there are any.
+    pub(super) fn names(&self) -> (&[String], &[String], Vec<String>) {
+        (&self.users, &self.teams, self.models.iter().map(ToString::to_string).collect())
     }
 
     /// Whether the conditions hold.
@@ -83,7 +112,14 @@ impl Match {
             call.method().eq_ignore_ascii_case(method)
                 || (method == "GET" && call.method().eq_ignore_ascii_case("HEAD"))
         };
+        let is_one_of = |names: &[String], name: Option<&str>| {
+            names.is_empty() || name.is_some_and(|name| names.iter().any(|one| one == name))
+        };
+        let on_model = |model| self.models.iter().any(|pattern| pattern.applies_to(model));
         self.authenticated.is_none_or(|wanted| wanted == call.user().is_some())
+            && is_one_of(&self.users, call.user())
+            && is_one_of(&self.teams, call.team())
+            && (self.models.is_empty() || call.model().is_some_and(on_model))
             && (self.methods.is_empty() || self.methods.iter().any(by_method))
             && (self.paths.is_empty() || path.is_some_and(on_path))
             && self.headers.iter().all(|(name, value)| call.header(name) == Some(value))
@@ -118,6 +154,24 @@ mod tests {
         assert!(free.applies_to(&Call::new("GET", "/").with_headers(&Plan("free"))));
         assert!(!free.applies_to(&Call::new("GET", "/").with_headers(&Plan("paid"))));
         assert!(!free.applies_to(&Call::new("GET", "/")));
+    }
+
+    #[test]
+    fn users_teams_and_models_are_told_apart() {
+        let call = Call::new("POST", "/").by_user("alice").of_team("red").on_model("gpt-5-mini");
+        for (matching, applies) in [
+            (Match::everyone().by_user("alice"), true),
+            (Match::everyone().by_user("bob").by_user("alice"), true),
+            (Match::everyone().by_user("bob"), false),
+            (Match::everyone().of_team("red"), true),
+            (Match::everyone().of_team("blue"), false),
+            (Match::everyone().on_model("gpt-5*".parse().unwrap()), true),
+            (Match::everyone().on_model("gpt-4*".parse().unwrap()), false),
+        ] {
+            assert_eq!(matching.applies_to(&call), applies, "{matching:?}");
+            let stranger = matching.applies_to(&Call::new("POST", "/"));
+            assert!(!stranger, "{matching:?}");
+        }
     }
 
     #[test]

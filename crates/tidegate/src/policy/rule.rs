@@ -14,6 +14,8 @@ use super::key::key_of;
 use super::{Call, KeyPart, Match, MissingKey, Policy, Reason, words};
 use crate::limit::Limit;
 use crate::memory::Memory;
+use crate::money::{Currency, Money};
+use crate::rate::Period;
 use crate::reservation::book_in;
 use crate::shared::{Notes, SharedFile, SharedFileError};
 
@@ -36,6 +38,8 @@ pub struct Rule {
     matching: Match,
     cost: CostRule,
     missing_key: MissingKey,
+    when_short: WhenShort,
+    allows_debt: bool,
     ipv6_prefix: u8,
     dry_run: bool,
     table: Table<Limit, Memory>,
@@ -78,6 +82,23 @@ pub enum CostRule {
     Fixed(u64),
     /// The LLM tokens it uses: reserved by estimate, settled by the real number.
     LlmTokens,
+    /// The money it costs, in nano-units of a currency: reserved by estimate, settled by the real amount.
+    Money(Currency),
+}
+
+/// What becomes of a call whose estimate is more than is left, though it could do with less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WhenShort {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// The adapter lowers the call's ceiling to what is left, where it can.
+    Lower,
+}
+
+impl WhenShort {
+    pub(super) const NAMES: [(&'static str, Self); 2] =
+        [("deny", Self::Deny), ("lower", Self::Lower)];
 }
 
 /// Whether a rule applies to a call.
@@ -103,6 +124,13 @@ impl Rule {
 
     /// The most memory that a rule's keys may take: 16 GiB.
     pub const MAX_BYTES: usize = if cfg!(fuzzing) { 16 << 20 } else { 16 << 30 };
+
+    /// How long the notes of concurrent calls last at most that nobody renews.
+    const CONCURRENT_LIFETIME: Duration = Duration::from_secs(60);
+
+    /// How long a count of concurrent calls in a file lasts that nobody touches: longer than the notes
+    /// of its calls, by far more than it takes to charge and then to note.
+    const COUNT_LASTS: Duration = Duration::from_secs(90);
 
     /// A rule for everyone, at a cost of one per call, with room for
     /// [`DEFAULT_KEYS`](Self::DEFAULT_KEYS).
@@ -140,6 +168,10 @@ impl Rule {
         place: Place<'_>,
     ) -> Result<Self, RuleError> {
         let key = check(name, key, keys)?;
+        let limit = match place.shared {
+            Some(_) => limit.with_count_lasting(Self::COUNT_LASTS),
+            None => limit,
+        };
         let is_same =
             |rule: &&Self| rule.name == name && rule.limit().to_string() == limit.to_string();
         let former = place.former.and_then(|policy| policy.rules().iter().find(is_same));
@@ -194,6 +226,8 @@ impl Rule {
             matching: Match::everyone(),
             cost: CostRule::Fixed(1),
             missing_key: MissingKey::Deny,
+            when_short: WhenShort::Deny,
+            allows_debt: true,
             ipv6_prefix: Self::DEFAULT_IPV6_PREFIX,
             dry_run: false,
             table,
@@ -221,6 +255,19 @@ impl Rule {
         Self { missing_key, ..self }
     }
 
+    /// The same rule, with another answer to calls that need more than is left, and could do with less.
+    #[must_use]
+    pub fn when_short(self, when_short: WhenShort) -> Self {
+        Self { when_short, ..self }
+    }
+
+    /// The same rule, which does not allow a call to go on once it has used what was reserved for it, as
+    /// far as the adapter sees that while the call lasts. What it has used is still charged.
+    #[must_use]
+    pub fn without_debt(self) -> Self {
+        Self { allows_debt: false, ..self }
+    }
+
     /// The same rule, telling IPv6 addresses apart by a prefix of this length.
     ///
     /// # Errors
@@ -242,6 +289,9 @@ impl Rule {
     /// [`SharedHolds`](crate::SharedHolds) do: what a process had reserved when it died comes back. `file`
     /// is the one that the rule's state is in.
     ///
+    /// Whoever lives [renews](super::Policy::renew_reservations) its reservations. Those of concurrent
+    /// calls expire after a minute at the latest, so there it must.
+    ///
     /// # Errors
     /// When the file has no room.
     pub fn with_expiring_reservations(
@@ -251,6 +301,10 @@ impl Rule {
     ) -> Result<Self, RuleError> {
         let keys = self.table.slots();
         let notes = file.notes(&self.name, self.limit(), keys).map_err(RuleError::Shared)?;
+        let lifetime = match self.limit().is_concurrency() {
+            true => lifetime.min(Self::CONCURRENT_LIFETIME),
+            false => lifetime,
+        };
         Ok(Self { expiring: Some(Expiring { notes, lifetime }), ..self })
     }
 
@@ -276,6 +330,50 @@ impl Rule {
     #[must_use]
     pub const fn cost(&self) -> CostRule {
         self.cost
+    }
+
+    /// What becomes of a call that needs more than is left, and could do with less.
+    #[must_use]
+    pub const fn is_lowering(&self) -> bool {
+        matches!(self.when_short, WhenShort::Lower)
+    }
+
+    /// Whether a call may go on once it has used what was reserved for it.
+    #[must_use]
+    pub const fn allows_debt(&self) -> bool {
+        self.allows_debt
+    }
+
+    /// Whether what a call is charged is settled when it ends.
+    #[must_use]
+    pub fn is_settled_later(&self) -> bool {
+        !matches!(self.cost, CostRule::Fixed(_)) || self.limit().is_concurrency()
+    }
+
+    /// So many of its units, as people say them: `12 requests`, `0.25 USD`.
+    #[must_use]
+    pub fn units_text(&self, units: u64) -> String {
+        let name = match self.cost {
+            CostRule::Money(currency) => return Money::from_nanos(units, currency).to_string(),
+            CostRule::LlmTokens => "LLM token",
+            CostRule::Fixed(1) if self.limit().is_concurrency() => "concurrent call",
+            CostRule::Fixed(1) => "request",
+            CostRule::Fixed(_) => "unit",
+        };
+        let plural = if units == 1 { "" } else { "s" };
+        format!("{units} {name}{plural}")
+    }
+
+    /// Its limit, as people say it: `20 requests per minute`, `5 USD per day`, `3 concurrent calls`.
+    #[must_use]
+    pub fn limit_text(&self) -> String {
+        let rate = self.limit().rate();
+        let units = self.units_text(rate.units());
+        match (rate.period(), rate.count()) {
+            (Period::Concurrent, _) => units,
+            (period, 1) => format!("{units} per {}", period.name()),
+            (period, count) => format!("{units} per {count} {}s", period.name()),
+        }
     }
 
     /// Whether it is only counted and reported.
@@ -363,6 +461,10 @@ impl Rule {
                 Some(tokens) => tokens,
                 None => return Applies::Missing(Reason::MissingCost),
             },
+            CostRule::Money(currency) => match call.money() {
+                Some(money) if money.currency() == currency => money.nanos(),
+                _ => return Applies::Missing(Reason::MissingCost),
+            },
         };
         let (key, missing) = self.key_of(call);
         match (missing, self.missing_key) {
@@ -432,6 +534,20 @@ impl Rule {
     pub(super) fn look_for_expired(&self, now: Timestamp) -> bool {
         let look = |expiring: &Expiring| expiring.notes.look_for_expired(&self.table, now) > 0;
         self.expiring.as_ref().is_some_and(look)
+    }
+
+    /// Keeps what this process has reserved from expiring, and tells how many reservations that are.
+    pub(super) fn renew_reservations(&self, now: Timestamp) -> usize {
+        let Some(Expiring { notes, lifetime }) = &self.expiring else { return 0 };
+        let mut renewed = 0;
+        notes.renew(now + *lifetime, |held| {
+            renewed += 1;
+            if self.limit().is_concurrency() {
+                // So that the count is not void.
+                let _ = self.table.charge(held.key, Cost::ZERO, now);
+            }
+        });
+        renewed
     }
 
     /// Gives back what has expired, and tells how many reservations that were.

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use super::{CostRule, KeyPart, Match, MissingKey, Rule};
 use crate::limit::AlgorithmName;
+use crate::money::Money;
 
 /// Says what a rule means, in a sentence or a few: who may do how much of what, and what happens else.
 pub(super) fn write(rule: &Rule, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,6 +42,10 @@ fn part_in_words(part: &KeyPart) -> Option<String> {
     match part {
         KeyPart::Ip => Some("client address".to_owned()),
         KeyPart::User => Some("user".to_owned()),
+        KeyPart::Team => Some("team".to_owned()),
+        KeyPart::ApiKey => Some("API key".to_owned()),
+        KeyPart::Model => Some("model".to_owned()),
+        KeyPart::Route => Some("route".to_owned()),
         KeyPart::Header(name) => Some(format!("value of the header `{name}`")),
         KeyPart::Global => None,
     }
@@ -58,6 +63,7 @@ fn missing_of(rule: &Rule) -> Option<String> {
         // Whoever connects has one.
         KeyPart::Ip => None,
         KeyPart::User => Some("a known user".to_owned()),
+        KeyPart::ApiKey => Some("an API key".to_owned()),
         part => part_in_words(part).map(|part| format!("a {part}")),
     });
     let parts: Vec<_> = parts.collect();
@@ -65,37 +71,51 @@ fn missing_of(rule: &Rule) -> Option<String> {
 }
 
 fn write_amount(rule: &Rule, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let limit = rule.limit();
-    let rate = limit.rate();
+    let rate = rule.limit().rate();
+    if let CostRule::Money(currency) = rule.cost() {
+        let amount = Money::from_nanos(rate.units(), currency);
+        return write_period(rule, "spend", &amount.to_string(), f);
+    }
     let (units, what) = match rule.cost() {
         CostRule::Fixed(1) => (rate.units(), counted(rate.units(), "call")),
         CostRule::Fixed(cost) => {
             (rate.units(), format!("{}, at {cost} a call,", counted(rate.units(), "unit")))
         }
-        CostRule::LlmTokens => (rate.units(), counted(rate.units(), "LLM token")),
+        CostRule::LlmTokens | CostRule::Money(_) => {
+            (rate.units(), counted(rate.units(), "LLM token"))
+        }
     };
     let verb = if rule.cost() == CostRule::LlmTokens { "use" } else { "make" };
+    write_period(rule, verb, &format!("{} {what}", grouped(units)), f)
+}
+
+/// So much of something, in which time.
+fn write_period(rule: &Rule, verb: &str, amount: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (limit, rate) = (rule.limit(), rule.limit().rate());
     let period = rate.to_string();
     let period = period.split_once(" per ").map_or("", |(_, period)| period);
-    let units = grouped(units);
     match limit.algorithm() {
         AlgorithmName::TokenBucket => {
-            write!(f, "{verb} {units} {what} per {period}, evenly")?;
+            write!(f, "{verb} {amount} per {period}, evenly")?;
             if limit.capacity() != rate.units() {
-                write!(f, ", and up to {} at once", grouped(limit.capacity()))?;
+                let burst = match rule.cost() {
+                    CostRule::Money(_) => rule.units_text(limit.capacity()),
+                    _ => grouped(limit.capacity()),
+                };
+                write!(f, ", and up to {burst} at once")?;
             }
             Ok(())
         }
         AlgorithmName::FixedWindow => match limit.time_zone() {
-            Some(zone) => write!(
-                f,
-                "{verb} at most {units} {what} in each {period} of the calendar in {zone}"
-            ),
-            None => write!(f, "{verb} at most {units} {what} in each {period}"),
+            Some(zone) => {
+                write!(f, "{verb} at most {amount} in each {period} of the calendar in {zone}")
+            }
+            None => write!(f, "{verb} at most {amount} in each {period}"),
         },
         AlgorithmName::SlidingWindowCounter | AlgorithmName::SlidingWindowLog => {
-            write!(f, "{verb} at most {units} {what} in any {period}")
+            write!(f, "{verb} at most {amount} in any {period}")
         }
+        AlgorithmName::Concurrency => write!(f, "{verb} at most {amount} at a time"),
     }
 }
 
@@ -128,6 +148,13 @@ fn write_matching(matching: &Match, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     for (name, value) in headers {
         write!(said, " with `{name}: {value}`")?;
+    }
+    let (users, teams, models) = matching.names();
+    for (what, names) in [("users", users), ("teams", teams), ("models", &models)] {
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            write!(said, ", of the {what} {}", names.join(" or "))?;
+        }
     }
     match matching.wants_authenticated() {
         Some(true) => said.push_str(", of known users"),
@@ -168,6 +195,17 @@ mod tests {
                  match = { method = \"POST\", path = [\"/login\", \"/signup\"] }",
                 "All calls together may make at most 1 call in each 30 seconds by POST on `/login` or \
                  `/signup`.",
+            ),
+            (
+                "limit = \"2.50 USD per month\"\nalgorithm = \"fixed-window\"\ncost = \"money\"\n\
+                 key = \"team\"\nmatch = { model = [\"gpt-5*\", \"o3\"], path = \"/v1/*\" }",
+                "Each team may spend at most 2.5 USD in each month of the calendar in UTC on `/v1/*`, of \
+                 the models `gpt-5*` or `o3`. Calls without a team are denied.",
+            ),
+            (
+                "limit = \"3 concurrent\"\nkey = \"api-key\"\nmissing_key = \"skip\"",
+                "Each API key may make at most 3 calls at a time, on every path. Calls without an API \
+                 key are not limited by this rule.",
             ),
         ];
         for (rule, words) in cases {

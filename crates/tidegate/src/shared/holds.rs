@@ -151,14 +151,17 @@ pub(crate) struct Notes {
     holds: Holds<Pages<Hold>>,
     /// When somebody last looked for holds that have expired, in nanoseconds: one word.
     looked_at: Pages<AtomicU64>,
+    /// The tags of the holds that are this process's, each in the place of its record; 0 for none.
+    mine: Box<[AtomicU64]>,
 }
 
 impl Notes {
     pub(crate) const RECORDS: usize = 8_192;
     pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-    pub(super) const fn new(holds: Pages<Hold>, looked_at: Pages<AtomicU64>) -> Self {
-        Self { holds: Holds::new(holds), looked_at }
+    pub(super) fn new(holds: Pages<Hold>, looked_at: Pages<AtomicU64>) -> Self {
+        let mine = (0..holds.as_ref().len()).map(|_| AtomicU64::new(0)).collect();
+        Self { holds: Holds::new(holds), looked_at, mine }
     }
 
     /// Notes what was charged, until it expires. `None`, when there is no record for it.
@@ -172,11 +175,32 @@ impl Notes {
         // Any place will do, if only another one for each call.
         let hint = (held.key.hash() ^ now.as_nanos()) as usize;
         let note = || self.holds.note(held, expires_at, hint, now);
-        note().or_else(|| (self.look_for_expired(table, now) > 0).then(note)?)
+        let hold = note().or_else(|| (self.look_for_expired(table, now) > 0).then(note)?)?;
+        let (index, tag) = hold.parts();
+        // Relaxed: a lone value; who renews by one that is no longer true finds nobody's hold.
+        self.mine[index].store(tag, Ordering::Relaxed);
+        Some(hold)
+    }
+
+    /// Keeps the holds that are this process's until a later time, and tells of each.
+    pub(crate) fn renew(&self, expires_at: Timestamp, mut each: impl FnMut(Held)) {
+        for (index, mine) in self.mine.iter().enumerate() {
+            let tag = mine.load(Ordering::Relaxed); // see `note`
+            if tag != 0
+                && let Some(held) = self.holds.renew(HoldId::from_parts(index, tag), expires_at)
+            {
+                each(held);
+            }
+        }
     }
 
     /// Ends a hold, and tells what is still charged of it: nothing, when it has expired and was given back.
     pub(crate) fn end(&self, hold: Option<HoldId>, reserved: Cost) -> Cost {
+        if let Some((index, tag)) = hold.map(HoldId::parts) {
+            // Relaxed, see `note`. The record may be the next hold's by now, whose tag stays then.
+            let forget = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.mine[index].compare_exchange(tag, 0, forget.0, forget.1);
+        }
         match hold.map(|hold| self.holds.take(hold)) {
             Some(None) => Cost::ZERO,
             Some(Some(_)) | None => reserved,
