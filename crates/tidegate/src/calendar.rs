@@ -43,6 +43,14 @@ pub struct CalendarWindow {
     cached: AtomicU64,
 }
 
+impl Clone for CalendarWindow {
+    fn clone(&self) -> Self {
+        // Relaxed: the word is the whole fact.
+        let cached = AtomicU64::new(self.cached.load(Ordering::Relaxed));
+        Self { unit: self.unit, zone: self.zone.clone(), cached }
+    }
+}
+
 /// A window in one word, so that a cache of it needs no lock:
 ///
 /// | bits | field |

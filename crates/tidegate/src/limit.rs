@@ -23,13 +23,13 @@ use crate::rate::{Period, Rate, RateError};
 /// assert!(users.decide("alice", Cost::ONE).is_allow());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Limit {
     rate: Rate,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     TokenBucket(TokenBucket),
     FixedWindow(FixedWindow),
@@ -181,6 +181,52 @@ impl Limit {
             Kind::TokenBucket(bucket) => bucket.burst(),
             _ => self.rate.units(),
         }
+    }
+
+    /// The calendar of a fixed window of days, weeks or months.
+    #[must_use]
+    pub const fn calendar(&self) -> Option<&CalendarWindow> {
+        match &self.kind {
+            Kind::Calendar(window) => Some(window.calendar()),
+            _ => None,
+        }
+    }
+
+    /// The epochs to a window, of a sliding window counter.
+    #[must_use]
+    pub const fn epochs(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::SlidingWindowCounter(counter) => Some(counter.epochs()),
+            _ => None,
+        }
+    }
+
+    /// One of so many equal shares of the limit, rounded down: what each of `shares` machines may admit on
+    /// its own, so that together they stay within the limit. `None` when not one unit is left for each.
+    ///
+    /// ```
+    /// use tidegate::Limit;
+    ///
+    /// let limit = Limit::token_bucket("100 per minute".parse()?, Some(20))?;
+    /// let share = limit.share_of(3).expect("there is a unit for each");
+    /// assert_eq!(share.to_string(), "token-bucket, 33 per minute, burst 6");
+    /// assert!(limit.share_of(1_000).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn share_of(&self, shares: u64) -> Option<Self> {
+        let rate = self.rate.with_units(self.rate.units().checked_div(shares)?);
+        let share = match &self.kind {
+            Kind::TokenBucket(bucket) => Self::token_bucket(rate, Some(bucket.burst() / shares)),
+            Kind::FixedWindow(_) => Self::fixed_window(rate, None),
+            Kind::Calendar(window) => Self::fixed_window(rate, Some(window.calendar().zone())),
+            Kind::SlidingWindowCounter(counter) => {
+                Self::sliding_window_counter(rate, counter.epochs())
+            }
+            Kind::SlidingWindowLog(_) => Self::sliding_window_log(rate),
+            Kind::Concurrency(_) => Self::concurrent(rate.units()),
+        };
+        share.ok()
     }
 
     /// The length of the window, as told to clients: of a month, 30 days; of concurrent calls, none.

@@ -87,6 +87,12 @@ impl Rate {
         Self { units, count: 1, period }
     }
 
+    /// So many units in the same time.
+    #[must_use]
+    pub const fn with_units(self, units: u64) -> Self {
+        Self { units, ..self }
+    }
+
     /// A rate of money, as people write it, in nano-units of the currency: `2.50 USD per day`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod fuzz;
 mod mutants;
 mod planted;
 mod run;
+mod servers;
 mod test;
 
 use std::process::ExitCode;

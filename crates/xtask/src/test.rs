@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::run::{Failure, root, run, run_with};
-use crate::{counts, crash, fuzz};
+use crate::{counts, crash, fuzz, servers};
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
@@ -57,6 +57,7 @@ fn docs() -> Result<(), Failure> {
 }
 
 fn tests() -> Result<(), Failure> {
+    servers::ready()?;
     run("cargo test --workspace --all-features")?;
     run("cargo run --quiet -p tidegate-core --example custom_algorithm")
 }

@@ -1,0 +1,56 @@
+//! Tidegate on Redis or Valkey: exact limits for many machines, without a round trip per call.
+//!
+//! ```text
+//! layers of a call -> Server: one script, one round trip -> Answer: a Decision for each layer
+//!                       Spec: a limit in numbers that scripts count in
+//!                       Link: one multiplexed connection; Breaker: whether to use it
+//! ```
+//!
+//! - [`Server`] decides on all [`Layer`]s of a call in one step: all or nothing, on the server's clock.
+//! - [`RemoteLimit`] is a [`Limit`](tidegate::Limit) by a name; any of the four algorithms.
+//! - [`RemoteReservation`]: reserve an estimate, settle what was really used, exactly once.
+//!
+//! # Guarantees
+//! - **The same decisions.** A script decides as the core does, to the microsecond, and the token bucket
+//!   without any rounding of the rate. Both are checked against the same models.
+//! - **All or nothing, in one round trip.** A call that one layer denies is charged by none.
+//! - **No clock but the server's.** Clocks of nodes may be wrong by any amount.
+//! - **What is sent twice counts once where it gives something back**: settling takes a hold away, and who
+//!   does not find it books nothing. A decision whose answer is lost may have been charged: that errs
+//!   toward denial.
+//! - **What a server forgets is spent again.** A server that lost its data admits each limit anew: once
+//!   more for each loss, and not more than that. A replica that takes over has forgotten what was written
+//!   after its last word from its master, so at most that much is admitted above the limit.
+//! - Where the server's clock steps forward, windows turn sooner by the step. Keep servers on one time.
+//!
+//! # Servers
+//! Redis from 6.2 on and Valkey, alone, with sentinels, or as a cluster; with TLS (`rediss://`), RESP3
+//! (`?protocol=resp3`) and an ACL user (`redis://user:password@host`), who needs the commands `EVALSHA`,
+//! `EVAL`, `TIME`, `GET`, `SET`, `GETRANGE`, `SETRANGE`, `PEXPIRE`, `EXISTS` and `DEL` on keys
+//! `{tidegate:*`. Don't let it evict keys: set `maxmemory-policy noeviction`.
+
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "leases use what is not used yet")]
+
+mod config;
+mod namespace;
+mod spec;
+
+mod answer;
+mod reservation;
+mod server;
+
+mod breaker;
+mod dice;
+mod link;
+mod script;
+mod tally;
+
+pub use answer::Answer;
+pub use breaker::BreakerRules;
+pub use config::{ServerConfig, Topology};
+pub use namespace::{NameError, Namespace, RemoteKey, RemoteLimit};
+pub use reservation::RemoteReservation;
+pub use server::{Layer, Server, ServerError};
+pub use spec::SpecError;
+pub use tally::ServerTally;

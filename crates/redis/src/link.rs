@@ -1,0 +1,171 @@
+//! [`Link`]: the connection to the server, made anew when it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, RedisResult,
+    ServerErrorKind, TlsMode, Value,
+};
+use tokio::sync::Mutex;
+
+use crate::Topology;
+
+/// One multiplexed connection: all calls of the process go over it, one behind the other, without
+/// waiting for each other's answers.
+pub(crate) struct Link {
+    source: Source,
+    current: ArcSwapOption<Connection>,
+    /// Held by who connects, so that one does.
+    connecting: Mutex<()>,
+    timeout: Duration,
+}
+
+enum Source {
+    Single(Box<Client>),
+    Sentinel(Box<Mutex<SentinelClient>>),
+    Cluster(Box<ClusterClient>),
+}
+
+#[derive(Clone)]
+enum Connection {
+    Plain(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    /// Checks the addresses; connects to nothing yet.
+    pub(crate) fn new(topology: &Topology, timeout: Duration) -> RedisResult<Self> {
+        let source = match topology {
+            Topology::Single { url } => Source::Single(Box::new(Client::open(url.as_str())?)),
+            Topology::Cluster { urls } => {
+                let client = ClusterClient::builder(urls.iter().map(String::as_str))
+                    .connection_timeout(timeout)
+                    .response_timeout(timeout)
+                    .retries(3)
+                    .build()?;
+                Source::Cluster(Box::new(client))
+            }
+            Topology::Sentinel { sentinels, master, url } => {
+                let server = url.as_str().into_connection_info()?;
+                let is_tls = matches!(server.addr(), redis::ConnectionAddr::TcpTls { .. });
+                let server = SentinelNodeConnectionInfo::default()
+                    .set_redis_connection_info(server.redis_settings().clone());
+                let server = if is_tls { server.set_tls_mode(TlsMode::Secure) } else { server };
+                let client = SentinelClient::build(
+                    sentinels.iter().map(String::as_str).collect(),
+                    master.clone(),
+                    Some(server),
+                    SentinelServerType::Master,
+                )?;
+                Source::Sentinel(Box::new(Mutex::new(client)))
+            }
+        };
+        let (current, connecting) = (ArcSwapOption::empty(), Mutex::new(()));
+        Ok(Self { source, current, connecting, timeout })
+    }
+
+    /// Sends commands right behind each other, and waits for the answers.
+    pub(crate) async fn send<const N: usize>(
+        &self,
+        commands: [&Cmd; N],
+    ) -> RedisResult<[Value; N]> {
+        let connection = self.connection().await?;
+        let answer = match &*connection {
+            Connection::Plain(plain) => send_over(plain, commands).await,
+            Connection::Cluster(cluster) => send_over(cluster, commands).await,
+        };
+        if let Err(error) = &answer
+            && is_lost(error)
+        {
+            self.forget(&connection);
+        }
+        answer
+    }
+
+    /// Makes the next call connect anew.
+    pub(crate) fn reset(&self) {
+        self.current.store(None);
+    }
+
+    fn forget(&self, lost: &Arc<Connection>) {
+        let current = self.current.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, lost)) {
+            self.current.compare_and_swap(&*current, None);
+        }
+    }
+
+    async fn connection(&self) -> RedisResult<Arc<Connection>> {
+        if let Some(connection) = self.current.load_full() {
+            return Ok(connection);
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(connection) = self.current.load_full() {
+            return Ok(connection);
+        }
+        let connection = Arc::new(self.connect().await?);
+        self.current.store(Some(connection.clone()));
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> RedisResult<Connection> {
+        // The caller's time-out is for all of a call; these are for what it leaves behind.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(None);
+        Ok(match &self.source {
+            Source::Single(client) => Connection::Plain(
+                client.get_multiplexed_async_connection_with_config(&config).await?,
+            ),
+            Source::Sentinel(client) => {
+                let mut client = client.lock().await;
+                Connection::Plain(client.get_async_connection_with_config(&config).await?)
+            }
+            Source::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+        })
+    }
+}
+
+async fn send_over<C: ConnectionLike + Clone, const N: usize>(
+    connection: &C,
+    commands: [&Cmd; N],
+) -> RedisResult<[Value; N]> {
+    let mut answers = [const { Value::Nil }; N];
+    if let [only] = commands.as_slice() {
+        let mut connection = connection.clone();
+        answers[0] = connection.req_packed_command(only).await?.extract_error()?;
+        return Ok(answers);
+    }
+    let mut pipeline = redis::pipe();
+    for command in commands {
+        pipeline.add_command(command.clone());
+    }
+    let mut connection = connection.clone();
+    let all = connection.req_packed_commands(&pipeline, 0, N).await?;
+    for (answer, given) in answers.iter_mut().zip(all) {
+        *answer = given.extract_error()?;
+    }
+    Ok(answers)
+}
+
+/// Whether the connection is of no use any more: it is gone, or leads to a server that was replaced.
+fn is_lost(error: &redis::RedisError) -> bool {
+    error.is_connection_dropped()
+        || error.is_io_error()
+        || matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        )
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the source: it has the password.
+        f.debug_struct("Link").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,27 @@
+-- State: the number of a window, and the units used in it. Windows of one length are counted here;
+-- for those of a calendar, the caller says which one it takes to be the current.
+local function place(at)
+  local limit, cost, length, number, start, finish = unpack('<dddddd', at, 4)
+  if start < 0 then
+    local into = now % length
+    number, finish = (now - into) / length, now - into + length
+  elseif now < start or now >= finish then
+    number = nil
+  end
+  return limit, cost, length, number, finish
+end
+
+local function used_in(state, number, limit)
+  if not state then return number, 0 end
+  local last, used = unpack('<dd', state)
+  if last >= number then return last, used end
+  return number, math.max(used - limit * (number - last), 0)
+end
+
+local function window(key, at)
+  local limit, cost, length, number, finish = place(at)
+  local state = call('GET', key)
+  local last, used = used_in(state, number, limit)
+  if used + cost > limit then return state end
+  return state, pack('<dd', last, used + cost), finish - now + (last - number) * length
+end

@@ -1,0 +1,376 @@
+//! [`Server`]: decides on the layers of a call in one step.
+
+mod error;
+mod run;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use smallvec::SmallVec;
+use tidegate::{Clock, Cost, SystemClock, Timestamp};
+
+pub use error::ServerError;
+use run::Sent;
+
+use crate::answer::Answer;
+use crate::breaker::Breaker;
+use crate::config::ServerConfig;
+use crate::dice::Dice;
+use crate::link::Link;
+use crate::namespace::{RemoteKey, RemoteLimit};
+use crate::reservation::{Charged, RemoteReservation};
+use crate::script::{Algorithms, Operation};
+use crate::spec::{Ask, Micros, State, Wish};
+use crate::tally::ServerTally;
+
+/// A server, or several that act as one, that limits live on.
+///
+/// All calls of a process share one connection, and do not wait for each other. A call that is not
+/// answered in time is an error, and after some of them the server is left alone for a while (see
+/// [`BreakerRules`](crate::BreakerRules)).
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tidegate::Cost;
+/// use tidegate_redis::{Layer, Namespace, RemoteLimit, Server, ServerConfig};
+///
+/// let server = Server::new(&ServerConfig::single("redis://127.0.0.1:6379"))?;
+/// let shop = Namespace::new("shop")?;
+/// let everybody = RemoteLimit::new(&shop, "all", "token-bucket, 1000 per second, burst 1000".parse()?)?;
+/// let users = RemoteLimit::new(&shop, "user", "sliding-window-log, 20 per minute".parse()?)?;
+///
+/// let answer = server.decide(&[
+///     Layer::new(&everybody, everybody.key(""), Cost::ONE),
+///     Layer::new(&users, users.key("alice"), Cost::ONE),
+/// ]).await?;
+/// assert!(answer.is_allow());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Server {
+    link: Link,
+    breaker: Breaker,
+    dice: Dice,
+    clock: Box<dyn Clock + Send + Sync>,
+    /// How far the server's clock is ahead of ours, in us.
+    ahead_us: AtomicI64,
+    timeout: std::time::Duration,
+    hold_ms: u64,
+    tally: ServerTally,
+    #[cfg(feature = "fake-time")]
+    fake_now: Option<Arc<std::sync::atomic::AtomicU64>>,
+}
+
+/// One layer of a call: a limit, whose key, and what it costs.
+#[derive(Debug, Clone)]
+pub struct Layer<'a> {
+    limit: &'a RemoteLimit,
+    key: RemoteKey,
+    cost: Cost,
+    dry_run: bool,
+    wish: Option<Wish>,
+}
+
+impl<'a> Layer<'a> {
+    /// A call by `key`, which is one of the limit's, at this cost.
+    #[must_use]
+    pub const fn new(limit: &'a RemoteLimit, key: RemoteKey, cost: Cost) -> Self {
+        Self { limit, key, cost, dry_run: false, wish: None }
+    }
+
+    /// The same, counted and answered, but never a reason to deny the call.
+    #[must_use]
+    pub fn dry_run(self) -> Self {
+        Self { dry_run: true, ..self }
+    }
+
+    /// The same, which takes more units at once where there are.
+    pub(crate) fn wishing(self, wish: Wish) -> Self {
+        let wish = self.limit.spec().leases().then_some(wish);
+        Self { wish, ..self }
+    }
+}
+
+/// How a layer is booked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Book {
+    /// Charged, whether it fits or not.
+    Charge,
+    /// Given back.
+    Refund {
+        charged_at: Micros,
+        /// How long leases of the limit may last.
+        lead_us: u64,
+    },
+}
+
+/// Units that were leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// The layer's place.
+    pub(crate) layer: usize,
+    pub(crate) units: u64,
+    /// For how long from when it was asked for.
+    pub(crate) lasts_us: u64,
+    /// The name of its hold.
+    pub(crate) hold: u128,
+}
+
+impl Server {
+    /// The most layers of a call.
+    pub const MAX_LAYERS: usize = 32;
+
+    /// A server by its addresses. Connects with the first call.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn new(config: &ServerConfig) -> Result<Self, ServerError> {
+        let link = Link::new(&config.topology, config.timeout).map_err(ServerError::config)?;
+        Ok(Self {
+            link,
+            breaker: Breaker::new(config.breaker),
+            dice: Dice::new(),
+            clock: Box::new(SystemClock::new()),
+            ahead_us: AtomicI64::new(0),
+            timeout: config.timeout,
+            hold_ms: u64::try_from(config.hold.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50),
+            tally: ServerTally::default(),
+            #[cfg(feature = "fake-time")]
+            fake_now: None,
+        })
+    }
+
+    /// The same server, with another clock to wait by: it is for the circuit breaker, and to guess a
+    /// calendar's window. It decides nothing.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Clock + Send + Sync + 'static) -> Self {
+        Self { clock: Box::new(clock), ..self }
+    }
+
+    /// The same server, whose scripts go by this time, in microseconds since 1970; for tests.
+    #[cfg(feature = "fake-time")]
+    #[must_use]
+    pub fn with_fake_time(self, now_us: Arc<std::sync::atomic::AtomicU64>) -> Self {
+        Self { fake_now: Some(now_us), ..self }
+    }
+
+    /// Whether all layers have room for their costs; charges all of them if so, and none if not.
+    ///
+    /// One round trip. Layers are all of one namespace, and no two have one key.
+    ///
+    /// # Errors
+    /// When the server does not answer in time, or is not asked since it has been failing. Then the call
+    /// may have been charged or not. And when the layers are none that can be decided in one step.
+    pub async fn decide(&self, layers: &[Layer<'_>]) -> Result<Answer, ServerError> {
+        Ok(self.ask(Operation::Decide, layers, &[]).await?.answer)
+    }
+
+    /// What [`decide`](Self::decide) would answer. Charges nothing.
+    ///
+    /// # Errors
+    /// As [`decide`](Self::decide).
+    pub async fn peek(&self, layers: &[Layer<'_>]) -> Result<Answer, ServerError> {
+        Ok(self.ask(Operation::Peek, layers, &[]).await?.answer)
+    }
+
+    /// Reserves an estimate for `key`, to be settled later.
+    ///
+    /// # Errors
+    /// As [`decide`](Self::decide). A denial is none: then there is an answer and no reservation.
+    pub async fn reserve(
+        self: &Arc<Self>,
+        limit: &Arc<RemoteLimit>,
+        key: &RemoteKey,
+        estimate: Cost,
+    ) -> Result<(Answer, Option<RemoteReservation>), ServerError> {
+        let layer = Layer::new(limit, key.clone(), estimate);
+        let charged = Charged { limit: limit.clone(), key: key.clone(), cost: estimate };
+        self.reserve_layers(&[layer], [charged]).await
+    }
+
+    /// Decides on layers, and reserves what those of `charged` are charged.
+    pub(crate) async fn reserve_layers(
+        self: &Arc<Self>,
+        layers: &[Layer<'_>],
+        charged: impl IntoIterator<Item = Charged>,
+    ) -> Result<(Answer, Option<RemoteReservation>), ServerError> {
+        let Some(first) = layers.first() else { return Err(ServerError::NoLayers) };
+        let hold = first.limit.hold(self.dice.name());
+        let asked = self.ask(Operation::Reserve, layers, std::slice::from_ref(&hold)).await?;
+        let reservation = asked.answer.is_allow().then(|| RemoteReservation {
+            server: self.clone(),
+            charged: charged.into_iter().collect(),
+            charged_at: asked.now,
+            hold,
+        });
+        Ok((asked.answer, reservation))
+    }
+
+    /// As [`decide`](Self::decide), and leases what layers wish for.
+    pub(crate) async fn lease(
+        &self,
+        layers: &[Layer<'_>],
+    ) -> Result<(Answer, Micros, SmallVec<[Granted; 2]>), ServerError> {
+        let names: SmallVec<[u128; 2]> =
+            layers.iter().filter(|layer| layer.wish.is_some()).map(|_| self.dice.name()).collect();
+        let holds: SmallVec<[String; 2]> =
+            names.iter().map(|name| layers[0].limit.hold(*name)).collect();
+        let asked = self.ask(Operation::Lease, layers, &holds).await?;
+        let grants = asked.grants.iter().map(|(layer, units, lasts_us)| {
+            let hold = layers[..*layer].iter().filter(|before| before.wish.is_some()).count();
+            Granted { layer: *layer, units: *units, lasts_us: *lasts_us, hold: names[hold] }
+        });
+        Ok((asked.answer, asked.now, grants.collect()))
+    }
+
+    /// Charges `cost` whether it fits or not.
+    ///
+    /// # Errors
+    /// As [`decide`](Self::decide).
+    pub async fn charge(
+        &self,
+        limit: &RemoteLimit,
+        key: &RemoteKey,
+        cost: Cost,
+    ) -> Result<(), ServerError> {
+        self.book(&[(limit, key, cost, Book::Charge)], None).await.map(drop)
+    }
+
+    /// Books, if the hold is still there. Whether it was.
+    pub(crate) async fn book(
+        &self,
+        books: &[(&RemoteLimit, &RemoteKey, Cost, Book)],
+        hold: Option<&String>,
+    ) -> Result<bool, ServerError> {
+        loop {
+            let now = self.now();
+            let mut algorithms = Algorithms::default();
+            let mut sent = Sent::default();
+            for (limit, key, cost, book) in books {
+                algorithms = algorithms.with(limit.spec().kind());
+                sent.keys.push(key.as_str());
+                sent.arguments.push(match *book {
+                    Book::Charge => limit.spec().charge(*cost, now),
+                    Book::Refund { charged_at, lead_us } => {
+                        limit.spec().refund(*cost, charged_at, lead_us)
+                    }
+                });
+            }
+            sent.keys.extend(hold.map(String::as_str));
+            let reply = self.run(Operation::Book, algorithms, &sent).await?;
+            if !reply.is_turned() {
+                return Ok(reply.first() == 1);
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        operation: Operation,
+        layers: &[Layer<'_>],
+        holds: &[String],
+    ) -> Result<Asked, ServerError> {
+        check(layers)?;
+        loop {
+            let (now, mut hold) = (self.now(), 0);
+            let mut algorithms = Algorithms::default();
+            let mut sent = Sent::default();
+            for layer in layers {
+                let spec = layer.limit.spec();
+                algorithms = algorithms.with(spec.kind());
+                sent.keys.push(layer.key.as_str());
+                let lease = layer.wish.map(|wish| (wish, hold));
+                hold += u8::from(lease.is_some());
+                let ask = Ask { cost: layer.cost, dry_run: layer.dry_run, lease };
+                sent.arguments.push(spec.ask(&ask, now));
+            }
+            sent.keys.extend(holds.iter().map(String::as_str));
+            sent.hold_ms =
+                matches!(operation, Operation::Reserve | Operation::Lease).then_some(self.hold_ms);
+            let reply = self.run(operation, algorithms, &sent).await?;
+            if !reply.is_turned() {
+                return Asked::read(&reply, layers).ok_or(ServerError::Reply);
+            }
+        }
+    }
+
+    /// How often things happened.
+    #[must_use]
+    pub const fn tally(&self) -> &ServerTally {
+        &self.tally
+    }
+
+    /// Whether the server is left alone since it has been failing.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// A number from 0 to `u32::MAX`, by chance.
+    pub(crate) fn roll(&self) -> u32 {
+        self.dice.roll()
+    }
+
+    /// Our own time: never for a decision.
+    fn local_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("link", &self.link)
+            .field("breaker", &self.breaker)
+            .field("tally", &self.tally)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Layers that can be decided in one step.
+fn check(layers: &[Layer<'_>]) -> Result<(), ServerError> {
+    let Some(first) = layers.first() else { return Err(ServerError::NoLayers) };
+    if layers.len() > Server::MAX_LAYERS {
+        return Err(ServerError::TooManyLayers { layers: layers.len() });
+    }
+    for (index, layer) in layers.iter().enumerate() {
+        if !layer.limit.shares_slot_with(first.limit) {
+            return Err(ServerError::TwoNamespaces);
+        }
+        // Each would be asked as if the other were not there.
+        if layers[..index].iter().any(|other| other.key == layer.key) {
+            return Err(ServerError::TwoOfOneKey { limit: layer.limit.name().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// What a script answered about layers.
+struct Asked {
+    answer: Answer,
+    now: Micros,
+    /// Place, units and duration of what was leased.
+    grants: SmallVec<[(usize, u64, u64); 2]>,
+}
+
+impl Asked {
+    fn read(reply: &run::Reply, layers: &[Layer<'_>]) -> Option<Self> {
+        let (denied, now) = (reply.first() as u64, reply.now());
+        let mut enforced = 0_u64;
+        for (index, layer) in layers.iter().enumerate() {
+            enforced |= u64::from(!layer.dry_run) << index;
+        }
+        let is_refused = denied & enforced != 0;
+        let mut decisions = SmallVec::new();
+        for (index, layer) in layers.iter().enumerate() {
+            let fits = denied >> index & 1 == 0;
+            // A layer that has room for the cost, in a call that is denied, was not charged.
+            let cost = if fits && is_refused { Cost::ZERO } else { layer.cost };
+            let state = State(reply.bytes(index)?);
+            decisions.push(layer.limit.spec().decision(state, cost, fits, now));
+        }
+        let answer = Answer { decisions, enforced, now: Timestamp::from_nanos(now * 1_000) };
+        Some(Self { answer, now, grants: reply.grants(layers.len()) })
+    }
+}

@@ -1,0 +1,183 @@
+//! Running a script on the server: by its hash, and by its text where the server does not know it.
+
+use std::sync::atomic::Ordering;
+
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+use smallvec::SmallVec;
+
+use super::{Server, ServerError};
+use crate::script::{Algorithms, Operation, Source};
+use crate::spec::{Micros, Parameters};
+use crate::tally::Count;
+
+/// What a script is given.
+#[derive(Default)]
+pub(super) struct Sent<'a> {
+    pub(super) keys: SmallVec<[&'a str; 4]>,
+    pub(super) arguments: SmallVec<[Parameters; 4]>,
+    pub(super) hold_ms: Option<u64>,
+}
+
+/// What a script answered: numbers and states.
+#[derive(Debug)]
+pub(super) struct Reply(Vec<Value>);
+
+impl Reply {
+    fn read(value: Value) -> Option<Self> {
+        match value {
+            Value::Array(values) if values.len() >= 2 => Some(Self(values)),
+            _ => None,
+        }
+    }
+
+    fn number(&self, index: usize) -> i64 {
+        match self.0.get(index) {
+            Some(Value::Int(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn first(&self) -> i64 {
+        self.number(0)
+    }
+
+    /// A calendar's window is another than was said.
+    pub(super) fn is_turned(&self) -> bool {
+        self.first() < 0
+    }
+
+    pub(super) fn now(&self) -> Micros {
+        self.number(1) as u64
+    }
+
+    /// A layer's state.
+    pub(super) fn bytes(&self, layer: usize) -> Option<&[u8]> {
+        match self.0.get(layer + 2) {
+            Some(Value::BulkString(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// What was leased, after the states of so many layers: place, units and duration.
+    pub(super) fn grants(&self, layers: usize) -> SmallVec<[(usize, u64, u64); 2]> {
+        let granted = (layers + 2..self.0.len()).step_by(3);
+        granted
+            .map(|at| {
+                let layer = usize::try_from(self.number(at) - 1).unwrap_or(0);
+                (layer, self.number(at + 1) as u64, self.number(at + 2) as u64)
+            })
+            .collect()
+    }
+}
+
+impl Server {
+    /// What the time on the server is, probably.
+    pub(super) fn now(&self) -> Micros {
+        #[cfg(feature = "fake-time")]
+        if let Some(now) = &self.fake_now {
+            return now.load(Ordering::SeqCst);
+        }
+        let ours = (self.local_now().as_nanos() / 1_000) as i64;
+        // Relaxed: a guess, which the script checks.
+        ours.saturating_add(self.ahead_us.load(Ordering::Relaxed)).max(0) as Micros
+    }
+
+    fn learn(&self, reply: &Reply) {
+        let ours = (self.local_now().as_nanos() / 1_000) as i64;
+        let ahead = reply.now() as i64 - ours;
+        // Relaxed: a guess. Seldom written, so that all threads can keep it.
+        let known = self.ahead_us.load(Ordering::Relaxed);
+        if known.abs_diff(ahead) > 1_000 {
+            self.ahead_us.store(ahead, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs a script, within the time that a call has.
+    pub(super) async fn run(
+        &self,
+        operation: Operation,
+        algorithms: Algorithms,
+        sent: &Sent<'_>,
+    ) -> Result<Reply, ServerError> {
+        let permit = self.breaker.permit(self.local_now(), self.roll());
+        if permit == crate::breaker::Permit::Refuse {
+            self.tally.note(Count::not_tried);
+            return Err(ServerError::GivenUp);
+        }
+        let answered = tokio::time::timeout(self.timeout, self.send(operation, algorithms, sent));
+        let error = match answered.await {
+            Ok(Ok(value)) => {
+                self.breaker.succeeded(self.local_now());
+                let reply = Reply::read(value).ok_or(ServerError::Reply)?;
+                self.learn(&reply);
+                if reply.is_turned() {
+                    self.tally.note(Count::windows_turned);
+                }
+                return Ok(reply);
+            }
+            Ok(Err(error)) => {
+                self.tally.note(Count::failures);
+                ServerError::Redis(error)
+            }
+            Err(_) => {
+                self.tally.note(Count::timeouts);
+                ServerError::Timeout
+            }
+        };
+        if self.breaker.failed(permit, self.local_now(), self.roll()) {
+            self.tally.note(Count::breaker_opened);
+            tracing::warn!(%error, "the server is not asked for a while");
+        }
+        if self.breaker.is_open() {
+            // It may be another machine by now.
+            self.link.reset();
+        }
+        Err(error)
+    }
+
+    async fn send(
+        &self,
+        operation: Operation,
+        algorithms: Algorithms,
+        sent: &Sent<'_>,
+    ) -> RedisResult<Value> {
+        self.tally.note(Count::round_trips);
+        let script = self.script(operation, algorithms);
+        match self.link.send([&self.command("EVALSHA", &script.hash, sent)]).await {
+            Ok([value]) => Ok(value),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.tally.note(Count::scripts_loaded);
+                let [value] = self.link.send([&self.command("EVAL", &script.text, sent)]).await?;
+                Ok(value)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn script(&self, operation: Operation, algorithms: Algorithms) -> &'static Source {
+        #[cfg(feature = "fake-time")]
+        if self.fake_now.is_some() {
+            return operation.script_of_fake_time(algorithms);
+        }
+        operation.script(algorithms)
+    }
+
+    fn command(&self, name: &str, script: &str, sent: &Sent<'_>) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(sent.keys.len());
+        for key in &sent.keys {
+            command.arg(key);
+        }
+        for argument in &sent.arguments {
+            command.arg(argument.as_bytes());
+        }
+        if let Some(hold_ms) = sent.hold_ms {
+            command.arg(hold_ms);
+        }
+        #[cfg(feature = "fake-time")]
+        if let Some(now) = &self.fake_now {
+            command.arg(now.load(Ordering::SeqCst));
+        }
+        command
+    }
+}

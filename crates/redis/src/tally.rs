@@ -1,0 +1,60 @@
+//! [`ServerTally`]: how often things happened, for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// How often things happened between this process and the server. For metrics: the counts are read
+        /// one after the other, while they go on.
+        #[derive(Debug, Default)]
+        pub struct ServerTally {
+            $($name: AtomicU64,)*
+        }
+
+        impl ServerTally {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(&self) -> u64 {
+                self.$name.load(Ordering::Relaxed) // a lone count, read for people
+            })*
+
+            /// All counts, with their names.
+            #[must_use]
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name())),*]
+            }
+        }
+
+        #[allow(non_camel_case_types, reason = "the names of the counts")]
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) enum Count {
+            $($name,)*
+        }
+
+        impl ServerTally {
+            pub(crate) fn note(&self, count: Count) {
+                let count = match count {
+                    $(Count::$name => &self.$name,)*
+                };
+                count.fetch_add(1, Ordering::Relaxed); // nothing hangs on its order
+            }
+        }
+    };
+}
+
+tally! {
+    /// Scripts that were run, each one round trip.
+    round_trips,
+    /// Calls that were not answered in time.
+    timeouts,
+    /// Calls that ended in an error.
+    failures,
+    /// How often the circuit breaker opened.
+    breaker_opened,
+    /// Calls that were not made while the circuit breaker was open.
+    not_tried,
+    /// Scripts that the server did not know, as after a restart, and was given again.
+    scripts_loaded,
+    /// Calls made again because a calendar's window had turned meanwhile.
+    windows_turned,
+}

@@ -1,0 +1,125 @@
+//! Real servers on loopback, which end with the test.
+#![allow(dead_code, reason = "each test uses some")]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// A `redis-server`, or the program that `TIDEGATE_REDIS_SERVER` names: a Valkey, or another version.
+pub struct RedisServer {
+    child: Child,
+    pub port: u16,
+    pub folder: TempDir,
+    arguments: Vec<String>,
+}
+
+fn program() -> PathBuf {
+    std::env::var_os("TIDEGATE_REDIS_SERVER").map_or("redis-server".into(), PathBuf::from)
+}
+
+/// A port that is free, and so is the one 10,000 above, where a cluster's nodes speak to each other.
+pub fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if port < 50_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl RedisServer {
+    pub fn start() -> Self {
+        Self::with(&["--save", "", "--appendonly", "no"])
+    }
+
+    pub fn with(arguments: &[&str]) -> Self {
+        Self::at(free_port(), arguments)
+    }
+
+    pub fn at(port: u16, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let child = spawn(port, &folder, &arguments);
+        let mut server = Self { child, port, folder, arguments };
+        server.wait_until_it_answers();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A command over a connection of its own.
+    pub fn ask<T: redis::FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
+        ask(&self.url(), line)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, in its folder.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = spawn(self.port, &self.folder, &self.arguments);
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let start = Instant::now();
+        while !matches!(self.ask::<String>("PING").as_deref(), Ok("PONG")) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("{} ended with {status}", program().display());
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "no answer from port {}", self.port);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
+    let started = Command::new(program())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--loglevel", "warning"])
+        .arg("--dir")
+        .arg(folder.path())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    started.unwrap_or_else(|error| {
+        panic!(
+            "`{}` cannot be run ({error}); install redis-server, or name one in TIDEGATE_REDIS_SERVER",
+            program().display()
+        )
+    })
+}
+
+pub fn ask<T: redis::FromRedisValue>(url: &str, line: &str) -> redis::RedisResult<T> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut words = line.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    command.query(&mut connection)
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
