@@ -95,7 +95,18 @@ fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
 
 /// The address that a limit is for: IPv4 whole, IPv6 by prefix, since one customer has a whole
 /// network of those. IPv4-mapped IPv6 is IPv4, before anything is masked.
-pub(crate) fn masked(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
+///
+/// ```
+/// use std::net::IpAddr;
+/// use tidegate::masked;
+///
+/// let address: IpAddr = "2001:db8:1:2:3:4:5:6".parse()?;
+/// assert_eq!(masked(address, 64), "2001:db8:1:2::".parse::<IpAddr>()?);
+/// assert_eq!(masked("::ffff:192.0.2.1".parse()?, 64), "192.0.2.1".parse::<IpAddr>()?);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[must_use]
+pub fn masked(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => {

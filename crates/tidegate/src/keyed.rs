@@ -3,7 +3,10 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
+use std::io;
 use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use tidegate_core::{Cost, Decision, Denial, Key, Protocol, Table, Timestamp, WhenFull};
@@ -45,6 +48,27 @@ impl<K: Hash + ?Sized, P: Protocol> KeyedLimiter<K, P> {
     pub fn new(protocol: P, keys: usize) -> Self {
         let memory = Memory::for_keys(keys, protocol.ring_words());
         Self::in_memory(protocol, memory, RandomState::new(), SystemClock::new())
+    }
+
+    /// As [`new`](Self::new), where a lack of memory is no bug.
+    ///
+    /// # Errors
+    /// When the system has no memory for so many keys.
+    pub fn try_new(protocol: P, keys: usize) -> io::Result<Self> {
+        let memory = Memory::try_for_keys(keys, protocol.ring_words())?;
+        Ok(Self::in_memory(protocol, memory, RandomState::new(), SystemClock::new()))
+    }
+
+    /// As [`try_new`](Self::try_new), in memory that is taken only as units are spent: for a
+    /// [log](tidegate_core::SlidingWindowLog) of many units, of which most keys spend few. It takes up to 8
+    /// bytes for each unit that a key has ever had spent at a time, and never more than a table that was
+    /// made whole.
+    ///
+    /// # Errors
+    /// When the system has no memory for the slots, or no addresses for the rest.
+    pub fn sparse(protocol: P, keys: usize) -> io::Result<Self> {
+        let memory = Memory::sparse_for_keys(keys, protocol.ring_words())?;
+        Ok(Self::in_memory(protocol, memory, RandomState::new(), SystemClock::new()))
     }
 }
 
@@ -163,13 +187,54 @@ impl<K: Hash + ?Sized, P: Protocol, C: Clock> KeyedLimiter<K, P, C> {
         &self,
         key: &Q,
         estimate: Cost,
-    ) -> Result<Reservation<Account<'_, K, P, C>>, Denial>
+    ) -> Result<Reservation<Account<&Self>>, Denial>
     where
         K: Borrow<Q>,
     {
-        let (key, now) = (self.key(key), self.clock.now());
-        self.table.admit(key, estimate, now)?;
-        Ok(Reservation::new(Account { limiter: self, key }, estimate, now))
+        Self::reserve_in(self, key, estimate)
+    }
+
+    /// As [`reserve`](Self::reserve), for a reservation that goes where no borrow can: into a task, or
+    /// another language.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tidegate::{Cost, FixedWindow, KeyedLimiter, Quota};
+    ///
+    /// let budget = FixedWindow::new(Quota::per_day(10_000))?;
+    /// let budget: Arc<KeyedLimiter<str, _>> = Arc::new(KeyedLimiter::new(budget, 1_000));
+    /// let reservation = budget.reserve_owned("alice", Cost::new(4_000)).expect("fits");
+    /// let call = std::thread::spawn(move || reservation.settle(Cost::new(1_500)));
+    /// call.join().expect("no panic");
+    /// assert_eq!(budget.peek("alice", Cost::ZERO).remaining(), 8_500);
+    /// # Ok::<(), tidegate::QuotaError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_owned<Q: Hash + ?Sized>(
+        self: &Arc<Self>,
+        key: &Q,
+        estimate: Cost,
+    ) -> Result<Reservation<Account<Arc<Self>>>, Denial>
+    where
+        K: Borrow<Q>,
+    {
+        Self::reserve_in(self.clone(), key, estimate)
+    }
+
+    fn reserve_in<Q: Hash + ?Sized, L>(
+        limiter: L,
+        key: &Q,
+        estimate: Cost,
+    ) -> Result<Reservation<Account<L>>, Denial>
+    where
+        K: Borrow<Q>,
+        L: Deref<Target = Self>,
+    {
+        let (key, now) = (limiter.key(key), limiter.clock.now());
+        limiter.table.admit(key, estimate, now)?;
+        Ok(Reservation::new(Account { limiter, key }, estimate, now))
     }
 
     /// The key as the table has it.
@@ -200,15 +265,22 @@ impl<K: ?Sized, P: fmt::Debug, C: fmt::Debug> fmt::Debug for KeyedLimiter<K, P, 
     }
 }
 
-/// A key's account with a [`KeyedLimiter`].
-pub struct Account<'a, K: ?Sized, P, C> {
-    limiter: &'a KeyedLimiter<K, P, C>,
+/// A key's account with a [`KeyedLimiter`], which `L` refers to.
+#[derive(Debug)]
+pub struct Account<L> {
+    limiter: L,
     key: Key,
 }
 
-impl<K: Hash + ?Sized, P: Protocol, C: Clock> Ledger for Account<'_, K, P, C> {
+impl<K, P, C, L> Ledger for Account<L>
+where
+    K: Hash + ?Sized,
+    P: Protocol,
+    C: Clock,
+    L: Deref<Target = KeyedLimiter<K, P, C>>,
+{
     fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp) {
-        let KeyedLimiter { table, clock, .. } = self.limiter;
+        let KeyedLimiter { table, clock, .. } = &*self.limiter;
         book_in(table, self.key, reserved, used, (charged_at, clock.now()));
     }
 }

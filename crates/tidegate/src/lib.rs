@@ -31,6 +31,7 @@ struct Readme;
 mod client;
 pub mod policy;
 
+mod counts;
 mod keyed;
 mod limiter;
 mod reservation;
@@ -46,8 +47,9 @@ mod rate;
 mod shared;
 
 pub use calendar::{CalendarUnit, CalendarWindow, UnknownZone};
-pub use client::TrustedProxies;
+pub use client::{TrustedProxies, masked};
 pub use clock::{Clock, CoarseClock, FakeClock, SystemClock};
+pub use counts::Counts;
 pub use keyed::{Account, KeyedLimiter};
 pub use limit::{AlgorithmName, Limit, LimitError, UnknownAlgorithm};
 pub use limiter::Limiter;

@@ -58,6 +58,10 @@ impl Limit {
     /// Epochs to a sliding window counter's window, unless said otherwise.
     pub const DEFAULT_EPOCHS: usize = 30;
 
+    /// The largest limit that [`sliding_window`](Self::sliding_window) keeps a log of: 128 units, which
+    /// take 1 KiB per key.
+    pub const LOG_UNITS: u64 = 128;
+
     /// A smooth rate, with bursts of up to `burst` units (by default, as many as the rate's).
     ///
     /// # Errors
@@ -145,6 +149,29 @@ impl Limit {
     #[must_use]
     pub const fn is_concurrency(&self) -> bool {
         matches!(self.kind, Kind::Concurrency(_))
+    }
+
+    /// At most the rate's units in any window of its period, in the way that fits: by a
+    /// [log](Self::sliding_window_log) up to [`LOG_UNITS`](Self::LOG_UNITS), and above by a
+    /// [counter](Self::sliding_window_counter) of as many epochs as there can be, in which a unit can
+    /// count a sixtieth of the window too long.
+    ///
+    /// ```
+    /// use tidegate::{AlgorithmName, Limit};
+    ///
+    /// let limit = |rate: &str| Ok::<_, tidegate::LimitError>(Limit::sliding_window(rate.parse()?)?);
+    /// assert_eq!(limit("100 per minute")?.algorithm(), AlgorithmName::SlidingWindowLog);
+    /// assert_eq!(limit("100000 per day")?.algorithm(), AlgorithmName::SlidingWindowCounter);
+    /// # Ok::<(), tidegate::LimitError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the rate is one that the algorithm refuses.
+    pub fn sliding_window(rate: Rate) -> Result<Self, LimitError> {
+        match rate.units() <= Self::LOG_UNITS {
+            true => Self::sliding_window_log(rate),
+            false => Self::sliding_window_counter(rate, SlidingWindowCounter::MAX_EPOCHS),
+        }
     }
 
     /// The rate.

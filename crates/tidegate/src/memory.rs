@@ -1,5 +1,7 @@
 //! [`Memory`]: where a table lies.
 
+use std::io;
+
 use tidegate_core::{AtomicU64, Line, Storage, Tally};
 
 use crate::pages::Pages;
@@ -20,9 +22,33 @@ impl Memory {
     /// When the system has no memory for that.
     #[must_use]
     pub fn for_keys(keys: usize, ring_words: usize) -> Self {
-        let lines = Pages::zeroed(Line::for_keys(keys));
+        match Self::try_for_keys(keys, ring_words) {
+            Ok(memory) => memory,
+            Err(error) => {
+                panic!("no memory for {keys} keys with {ring_words} words each: {error}")
+            }
+        }
+    }
+
+    /// As [`for_keys`](Self::for_keys), where a lack of memory is no bug.
+    ///
+    /// # Errors
+    /// When the system has no memory for that.
+    pub fn try_for_keys(keys: usize, ring_words: usize) -> io::Result<Self> {
+        let lines = Pages::try_zeroed(Line::for_keys(keys))?;
         let words = lines.len().saturating_mul(Line::SLOTS).saturating_mul(ring_words);
-        Self { lines, ring: Pages::zeroed(words), tally: Pages::zeroed(1) }
+        Ok(Self { lines, ring: Pages::try_zeroed(words)?, tally: Pages::try_zeroed(1)? })
+    }
+
+    /// As [`try_for_keys`](Self::try_for_keys), with ring words that take memory only where they have been
+    /// written to: for a log of far more units than callers spend.
+    ///
+    /// # Errors
+    /// When the system has no memory for the slots, or no addresses for the ring words.
+    pub fn sparse_for_keys(keys: usize, ring_words: usize) -> io::Result<Self> {
+        let lines = Pages::try_zeroed(Line::for_keys(keys))?;
+        let words = lines.len().saturating_mul(Line::SLOTS).saturating_mul(ring_words);
+        Ok(Self { lines, ring: Pages::sparse(words)?, tally: Pages::try_zeroed(1)? })
     }
 
     /// How many bytes [`for_keys`](Self::for_keys) allocates; `None` when they cannot be addressed.

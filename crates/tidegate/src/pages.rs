@@ -65,12 +65,19 @@ impl<T: Shareable> Pages<T> {
     /// When the system has no memory for them.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        let bytes = Self::bytes(len).expect("memory that can be addressed");
-        // An empty map is an error to some systems.
-        let map = match MmapOptions::new().len(bytes.max(1)).map_anon() {
-            Ok(map) => map,
-            Err(error) => panic!("no memory for a table of {bytes} bytes: {error}"),
-        };
+        match Self::try_zeroed(len) {
+            Ok(pages) => pages,
+            Err(error) => panic!("no memory for {len} of {} bytes: {error}", size_of::<T>()),
+        }
+    }
+
+    /// As [`zeroed`](Self::zeroed), where a lack of memory is no bug.
+    ///
+    /// # Errors
+    /// When the system has no memory for them.
+    pub fn try_zeroed(len: usize) -> io::Result<Self> {
+        let pages = Self::sparse(len)?;
+        let map = &pages.map;
         #[cfg(target_os = "linux")]
         {
             use memmap2::Advice;
@@ -78,7 +85,19 @@ impl<T: Shareable> Pages<T> {
             let _ = map.advise(Advice::HugePage);
             let _ = map.advise(Advice::PopulateWrite);
         }
-        Self::over(MmapRaw::from(map), len)
+        Ok(pages)
+    }
+
+    /// So many zeros, of this process alone, that take memory only where they have been written to: for
+    /// far more than will be in use. Who writes where nobody has before waits for the system.
+    ///
+    /// # Errors
+    /// When the system has no addresses for them.
+    pub fn sparse(len: usize) -> io::Result<Self> {
+        let bytes = Self::bytes(len).ok_or(io::ErrorKind::OutOfMemory)?;
+        // An empty map is an error to some systems.
+        let map = MmapOptions::new().len(bytes.max(1)).no_reserve_swap().map_anon()?;
+        Ok(Self::over(MmapRaw::from(map), len))
     }
 
     /// So many items of a file from `offset` on, which is a multiple of [`ALIGN`](Self::ALIGN). What
@@ -167,5 +186,14 @@ mod tests {
         pages[3].store(7, Ordering::Relaxed);
         drop(pages);
         assert_eq!(clone[3].load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn sparse_pages_can_be_more_than_the_machine_has() {
+        let words = 1 << 35; // 256 GiB
+        let pages = Pages::<AtomicU64>::sparse(words).unwrap();
+        assert_eq!(pages[words - 1].load(Ordering::Relaxed), 0);
+        pages[words / 2].store(7, Ordering::Relaxed);
+        assert_eq!(pages[words / 2].load(Ordering::Relaxed), 7);
     }
 }

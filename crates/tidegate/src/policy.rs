@@ -2,6 +2,7 @@
 
 mod account;
 mod call;
+mod charged;
 mod file;
 mod held;
 mod key;
@@ -15,6 +16,7 @@ mod words;
 
 pub use account::{AccountError, RuleAccount};
 pub use call::{Call, Headers, NoHeaders};
+pub use charged::Charged;
 pub use file::{RuleSpec, Spanned};
 pub use held::{Held, Usage};
 pub use key::{KeyPart, MissingKey};
@@ -293,6 +295,17 @@ impl Policy {
             }
         }
         longest.map(|(rule, denial)| (rule, Reason::Limit(denial)))
+    }
+
+    /// What a call that this policy has allowed was charged at fixed costs, to be taken back when
+    /// somebody else refuses it after all.
+    pub fn charged(&self, grant: &Grant<'_>) -> Charged {
+        // A dry run that would have denied was not charged.
+        let charges = grant.standings().iter();
+        let charges =
+            charges.filter(|layer| !layer.rule.is_settled_later() && layer.denial.is_none());
+        let charges = charges.map(|layer| (self.index_of(layer.rule), layer.applied, layer.now));
+        Charged::new(self.inner.clone(), charges)
     }
 
     /// The reservation of what rules charged for as long as the call lasts, or by an estimate.

@@ -18,13 +18,14 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
 use tidegate_core::{Line, Protocol};
 
 use crate::clock::Clock;
+use crate::counts::{self, Counts};
 use crate::keyed::KeyedLimiter;
 use crate::limit::Limit;
 use crate::memory::Memory;
@@ -87,10 +88,20 @@ pub struct SharedFile {
     file: File,
     header: Arc<Header>,
     clock: SharedClock,
-    /// Held while a table is added, together with the file's own lock, which does not keep threads of
-    /// one process apart.
-    adding: Mutex<()>,
     reservation_lifetime: Duration,
+}
+
+/// The file's lock, until it is dropped: for who adds a table or mends the file.
+///
+/// It is on a file that was opened for it. A lock on a file that is open already would let through the
+/// threads of this process, and a process that was forked from it, which has the same open file.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Not by closing alone: who was forked meanwhile has the file open too.
+        let _ = self.0.unlock();
+    }
 }
 
 impl SharedFile {
@@ -136,7 +147,6 @@ impl SharedFile {
             file,
             header,
             clock,
-            adding: Mutex::new(()),
             reservation_lifetime: Self::RESERVATION_LIFETIME,
         };
         if opened.header.is_of_another_boot() {
@@ -176,7 +186,25 @@ impl SharedFile {
         Ok(SharedHolds::new(self.limiter(name, limit, keys)?, notes))
     }
 
-    /// The tables that are in the file, to look at.
+    /// Counters that are shared with all who open those of that name, for at most so many keys at once,
+    /// should they have to be made.
+    ///
+    /// # Errors
+    /// As [`limiter`](Self::limiter).
+    pub fn counts<K: Hash + ?Sized>(
+        &self,
+        name: &str,
+        keys: usize,
+    ) -> Result<Counts<K, SharedClock>, SharedFileError> {
+        let add = || {
+            let too_large = || SharedFileError::TooLarge { name: name.to_owned(), keys };
+            Entry::of_counts(name, self.end(), keys).ok_or_else(too_large)
+        };
+        let entry = self.entry(Kind::Counts, name, "", add)?;
+        Ok(Counts::in_memory(self.map_memory(&entry)?, self.hasher(), self.clock()))
+    }
+
+    /// The tables of limits that are in the file, to look at.
     ///
     /// # Errors
     /// When the directory is damaged, or has a limit that this version does not know.
@@ -239,7 +267,8 @@ impl SharedFile {
         limit: &Limit,
         keys: usize,
     ) -> Result<Memory, SharedFileError> {
-        let entry = self.entry(Kind::Table, name, limit, || self.new_table(name, limit, keys))?;
+        let text = limit.to_string();
+        let entry = self.entry(Kind::Table, name, &text, || self.new_table(name, limit, keys))?;
         self.map(&entry, limit)
     }
 
@@ -250,25 +279,49 @@ impl SharedFile {
         limit: &Limit,
         keys: usize,
     ) -> Result<Notes, SharedFileError> {
-        let table = self.entry(Kind::Table, name, limit, || self.new_table(name, limit, keys))?;
+        let text = limit.to_string();
+        let table = self.entry(Kind::Table, name, &text, || self.new_table(name, limit, keys))?;
         let add = || Ok(Entry::of_notes(&table, self.end()));
-        self.map_notes(&self.entry(Kind::Notes, name, limit, add)?)
+        self.map_notes(&self.entry(Kind::Notes, name, &text, add)?)
     }
 
     /// Makes the tables sound after the machine has stopped. Others that open the file wait.
     fn mend(&self) -> Result<(), SharedFileError> {
-        self.file.lock().map_err(|error| SharedFileError::io(&self.path, "lock", &error))?;
-        let mended = self.tables().map(|tables| {
-            // Somebody may have been first.
-            if self.header.is_of_another_boot() {
-                for table in &tables {
-                    table.mend(self.clock.now());
-                }
-                self.header.is_sound();
+        let _locked = self.lock()?;
+        let tables = self.tables()?;
+        // Somebody may have been first.
+        if self.header.is_of_another_boot() {
+            for table in &tables {
+                table.mend(self.clock.now());
             }
-        });
-        let _ = self.file.unlock();
-        mended
+            let entries = self.header.entries(&self.path)?;
+            for entry in entries.iter().filter(|entry| entry.kind == Kind::Counts) {
+                counts::mend(&self.map_memory(entry)?, self.clock.now());
+            }
+            self.header.is_sound();
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<Locked, SharedFileError> {
+        let failed = |error| SharedFileError::io(&self.path, "lock", &error);
+        let file = self.open_again().map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(Locked(file))
+    }
+
+    /// The same file, wherever it is by now.
+    fn open_again(&self) -> std::io::Result<File> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            // Without `/proc`, by its path.
+            if let Ok(file) = File::open(open) {
+                return Ok(file);
+            }
+        }
+        File::open(&self.path)
     }
 
     /// The entry of that name and limit, which is added if it is not there.
@@ -276,26 +329,21 @@ impl SharedFile {
         &self,
         kind: Kind,
         name: &str,
-        limit: &Limit,
+        limit: &str,
         new: impl FnOnce() -> Result<Entry, SharedFileError>,
     ) -> Result<Entry, SharedFileError> {
-        let limit = limit.to_string();
         if name.is_empty() || name.len() > directory::NAME_BYTES {
             return Err(SharedFileError::Name { name: name.to_owned() });
         }
-        if let Some(entry) = self.find(kind, name, &limit)? {
+        if let Some(entry) = self.find(kind, name, limit)? {
             return Ok(entry);
         }
-        let _one_thread = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file.lock().map_err(|error| SharedFileError::io(&self.path, "lock", &error))?;
+        let _locked = self.lock()?;
         // Somebody may have been first.
-        let entry = self.find(kind, name, &limit).and_then(|found| match found {
+        match self.find(kind, name, limit)? {
             Some(entry) => Ok(entry),
-            None => new().and_then(|entry| self.add(entry)),
-        });
-        // Closing would unlock it too, if this fails.
-        let _ = self.file.unlock();
-        entry
+            None => self.add(new()?),
+        }
     }
 
     fn find(&self, kind: Kind, name: &str, limit: &str) -> Result<Option<Entry>, SharedFileError> {
@@ -330,6 +378,10 @@ impl SharedFile {
         if entry.ring_words != limit.ring_words() {
             return Err(SharedFileError::damaged(&self.path, "a table's ring is of another size"));
         }
+        self.map_memory(entry)
+    }
+
+    fn map_memory(&self, entry: &Entry) -> Result<Memory, SharedFileError> {
         entry.map(&self.file).map_err(|error| SharedFileError::io(&self.path, "map", &error))
     }
 }
@@ -337,5 +389,29 @@ impl SharedFile {
 impl fmt::Debug for SharedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_locked_keeps_out_threads_and_who_was_forked() {
+        let folder = tempfile::tempdir().unwrap();
+        let parent = SharedFile::open(folder.path().join("limits")).unwrap();
+        // What a forked process has: the same open file.
+        let child = SharedFile {
+            path: parent.path.clone(),
+            file: parent.file.try_clone().unwrap(),
+            header: parent.header.clone(),
+            clock: parent.clock.clone(),
+            reservation_lifetime: parent.reservation_lifetime,
+        };
+        let is_locked = |by: &SharedFile| by.open_again().unwrap().try_lock().is_err();
+        let locked = parent.lock().unwrap();
+        assert!(is_locked(&child) && is_locked(&parent));
+        drop(locked);
+        assert!(!is_locked(&child) && !is_locked(&parent));
     }
 }

@@ -475,3 +475,30 @@ fn every_field_of_a_rule_is_understood() {
     assert_eq!(rule.limit().rate().to_string(), "7 per 2 weeks");
     assert!(rule.is_dry_run());
 }
+
+#[test]
+fn a_call_that_somebody_else_refuses_can_be_charged_nowhere() {
+    let (policy, clock) = policy(LAYERS);
+    let remaining = |policy: &Policy| {
+        let verdict = policy.peek(&chat("alice", 1, 0));
+        verdict.standings().iter().map(|standing| standing.remaining()).collect::<Vec<_>>()
+    };
+    let fresh = remaining(&policy);
+    for _ in 0..3 {
+        let Verdict::Allow(grant) = policy.decide(&chat("alice", 1, 500)) else {
+            panic!("there is room");
+        };
+        let charged = policy.charged(&grant);
+        let reservation = grant.into_reservation().expect("for the budget");
+        clock.advance(Duration::from_secs(1));
+        reservation.cancel();
+        charged.take_back();
+        assert_eq!(remaining(&policy), fresh);
+    }
+    let Verdict::Allow(grant) = policy.decide(&chat("alice", 1, 500)) else {
+        panic!("there is room");
+    };
+    drop(policy.charged(&grant));
+    grant.into_reservation().expect("for the budget").settle(Cost::new(100));
+    assert!(remaining(&policy) < fresh, "what is not taken back stays");
+}

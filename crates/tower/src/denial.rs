@@ -69,8 +69,9 @@ impl<'a> Problem<'a> {
         self.status
     }
 
-    /// As JSON.
-    fn to_json(&self) -> Vec<u8> {
+    /// As JSON: the body of an answer of the type `application/problem+json`.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
         let Self { kind, title, status, detail, violated: [name] } = self;
         // Nearly always, no character has to be escaped. Looking for that once is quicker than a
         // serializer, which looks at each as it writes it: a flood of denials should cost little.

@@ -20,7 +20,7 @@ use crate::pages::Pages;
 /// | 2 | lines |
 /// | 3 | ring words for each slot |
 /// | 4 | lengths: of the name in the low half, of the limit in the high half |
-/// | 5 | what it is: 0 for a table, 1 for the notes of what is reserved in the table of that name |
+/// | 5 | what it is: 0 for a table, 1 for the notes of what is reserved in the table of that name, 2 for counters |
 /// | 8 to 15 | name, UTF-8 |
 /// | 16 to 63 | limit, as text |
 ///
@@ -41,6 +41,7 @@ pub(super) struct Entry {
 pub(super) enum Kind {
     Table = 0,
     Notes = 1,
+    Counts = 2,
 }
 
 const _: () = assert!(size_of::<Hold>() == size_of::<Line>());
@@ -69,6 +70,11 @@ impl Entry {
         let entry = Self { name, limit, offset, lines, ring_words, kind: Kind::Table };
         (entry.limit.len() <= LIMIT_BYTES && entry.lines > 0 && entry.checked_end().is_some())
             .then_some(entry)
+    }
+
+    /// The entry for counters. `None` when they cannot be addressed.
+    pub(super) fn of_counts(name: &str, offset: u64, keys: usize) -> Option<Self> {
+        Some(Self { kind: Kind::Counts, ..Self::new(name, "", offset, keys, 0)? })
     }
 
     /// The entry for the notes of a table, at another offset.
@@ -100,6 +106,7 @@ impl Entry {
             kind: match word(KIND) {
                 0 => Kind::Table,
                 1 => Kind::Notes,
+                2 => Kind::Counts,
                 _ => return None,
             },
         };
@@ -206,7 +213,7 @@ mod tests {
             (3, u64::MAX),
             (4, 65),
             (4, 385 << 32),
-            (5, 2),
+            (5, 3),
             (8, u64::MAX),
         ] {
             let words = entry.words().map(AtomicU64::new);

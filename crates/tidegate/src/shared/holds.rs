@@ -1,7 +1,10 @@
 //! [`SharedHolds`]: reservations whose charge returns when their process dies.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -88,22 +91,52 @@ impl<K: Hash + ?Sized, C: Clock> SharedHolds<K, C> {
         key: &Q,
         estimate: Cost,
         lifetime: Duration,
-    ) -> Result<Reservation<ExpiringAccount<'_, K, C>>, Denial>
+    ) -> Result<Reservation<ExpiringAccount<&Self>>, Denial>
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
-        let (key, now) = (self.limiter.key(key), self.limiter.clock().now());
-        let table = self.limiter.table();
+        Self::reserve_in(self, key, estimate, lifetime)
+    }
+
+    /// As [`reserve`](Self::reserve), for a reservation that goes where no borrow can: see
+    /// [`KeyedLimiter::reserve_owned`].
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_owned<Q: Hash + ?Sized>(
+        self: &Arc<Self>,
+        key: &Q,
+        estimate: Cost,
+        lifetime: Duration,
+    ) -> Result<Reservation<ExpiringAccount<Arc<Self>>>, Denial>
+    where
+        K: Borrow<Q>,
+    {
+        Self::reserve_in(self.clone(), key, estimate, lifetime)
+    }
+
+    fn reserve_in<Q: Hash + ?Sized, H>(
+        of: H,
+        key: &Q,
+        estimate: Cost,
+        lifetime: Duration,
+    ) -> Result<Reservation<ExpiringAccount<H>>, Denial>
+    where
+        K: Borrow<Q>,
+        H: Deref<Target = Self>,
+    {
+        let (key, now) = (of.limiter.key(key), of.limiter.clock().now());
+        let table = of.limiter.table();
         let mut decision = table.decide(key, estimate, now);
-        if !decision.is_allow() && self.notes.look_for_expired(table, now) > 0 {
+        if !decision.is_allow() && of.notes.look_for_expired(table, now) > 0 {
             decision = table.decide(key, estimate, now);
         }
         if let Decision::Deny(denial) = decision {
             return Err(denial);
         }
         let held = Held { key, cost: estimate, charged_at: now };
-        let hold = self.notes.note(table, held, now + lifetime);
-        Ok(Reservation::new(ExpiringAccount { of: self, key, hold }, estimate, now))
+        let hold = of.notes.note(table, held, now + lifetime);
+        Ok(Reservation::new(ExpiringAccount { of, key, hold }, estimate, now))
     }
 
     /// Gives back what has expired, and tells how many reservations that were. For a timer; looks at
@@ -130,16 +163,19 @@ impl<K: ?Sized, C> fmt::Debug for SharedHolds<K, C> {
     }
 }
 
-/// A key's account with [`SharedHolds`], and the note of what is reserved.
-pub struct ExpiringAccount<'a, K: ?Sized, C> {
-    of: &'a SharedHolds<K, C>,
+/// A key's account with [`SharedHolds`], which `H` refers to, and the note of what is reserved.
+#[derive(Debug)]
+pub struct ExpiringAccount<H> {
+    of: H,
     key: Key,
     hold: Option<HoldId>,
 }
 
-impl<K: Hash + ?Sized, C: Clock> Ledger for ExpiringAccount<'_, K, C> {
+impl<K: Hash + ?Sized, C: Clock, H: Deref<Target = SharedHolds<K, C>>> Ledger
+    for ExpiringAccount<H>
+{
     fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp) {
-        let SharedHolds { limiter, notes } = self.of;
+        let SharedHolds { limiter, notes } = &*self.of;
         let charged = notes.end(self.hold, reserved);
         book_in(limiter.table(), self.key, charged, used, (charged_at, limiter.clock().now()));
     }

@@ -1,0 +1,107 @@
+//! Keys: whom a limit is for, as Python has them.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyInt, PyString, PyTuple};
+
+/// The type of a limiter's keys: there is no value of it, since keys are hashed where Python has them.
+#[derive(Hash)]
+pub(crate) enum AnyKey {}
+
+impl<'a, 'py> Borrow<KeyRef<'a, 'py>> for AnyKey {
+    fn borrow(&self) -> &KeyRef<'a, 'py> {
+        match *self {}
+    }
+}
+
+/// A key where Python has it: no copy, no allocation.
+///
+/// It hashes as the same key does in Rust, a `str`, `[u8]` or `i64`, and a tuple as a slice of them. So
+/// processes in both languages can share a table.
+pub(crate) enum KeyRef<'a, 'py> {
+    Str(&'a str),
+    Bytes(&'a [u8]),
+    Int(u64),
+    Tuple(Borrowed<'a, 'py, PyTuple>),
+}
+
+impl<'a, 'py> KeyRef<'a, 'py> {
+    fn one(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Option<Self>> {
+        if object.is_instance_of::<PyString>() {
+            return Ok(Some(Self::Str(object.extract()?)));
+        }
+        if object.is_instance_of::<PyInt>() && !object.is_instance_of::<PyBool>() {
+            return int(object).map(Self::Int).map(Some);
+        }
+        if object.is_instance_of::<PyBytes>() {
+            return Ok(Some(Self::Bytes(object.extract()?)));
+        }
+        Ok(None)
+    }
+}
+
+fn int(object: Borrowed<'_, '_, PyAny>) -> PyResult<u64> {
+    let signed = object.extract::<i64>().map(i64::cast_unsigned);
+    signed.or_else(|_| object.extract::<u64>()).map_err(|_| {
+        PyOverflowError::new_err(
+            "a key that is an int has at most 64 bits; use str(key) for others",
+        )
+    })
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for KeyRef<'a, 'py> {
+    type Error = PyErr;
+
+    #[inline]
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Some(key) = Self::one(object)? {
+            return Ok(key);
+        }
+        let Ok(parts) = object.cast::<PyTuple>() else { return Err(not_a_key(object)) };
+        if parts.is_empty() {
+            return Err(PyTypeError::new_err("a key that is a tuple has at least one part"));
+        }
+        for part in parts.iter() {
+            if KeyRef::one(part.as_borrowed())?.is_none() {
+                return Err(not_a_key(part.as_borrowed()));
+            }
+        }
+        object.cast().map(Self::Tuple).map_err(PyErr::from)
+    }
+}
+
+#[cold]
+fn not_a_key(object: Borrowed<'_, '_, PyAny>) -> PyErr {
+    let name = object.get_type().name();
+    let name = name.map_or_else(|_| "something else".to_owned(), |name| name.to_string());
+    let hint = match name.as_str() {
+        "NoneType" => "a caller without a key is not unlimited: give it a key, or refuse it",
+        _ => "use str(key)",
+    };
+    PyTypeError::new_err(format!(
+        "a key is a str, bytes or int, or a tuple of them, not {name}; {hint}"
+    ))
+}
+
+impl Hash for KeyRef<'_, '_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Str(text) => text.hash(state),
+            Self::Bytes(bytes) => bytes.hash(state),
+            Self::Int(number) => number.hash(state),
+            Self::Tuple(parts) => {
+                parts.len().hash(state);
+                // They were all found to be keys, and tuples do not change.
+                for part in parts.iter() {
+                    if let Ok(Some(part)) = KeyRef::one(part.as_borrowed()) {
+                        part.hash(state);
+                    }
+                }
+            }
+        }
+    }
+}
