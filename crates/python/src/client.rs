@@ -40,13 +40,11 @@ impl TrustedProxies {
 
     /// The client behind `peer`, given the lines of X-Forwarded-For in their order. A key for it: IPv6
     /// is cut to its network, since one customer has a whole one.
-    #[pyo3(signature = (peer, forwarded_for = Vec::new(), *, ipv6_prefix = Rule::DEFAULT_IPV6_PREFIX))]
-    pub(crate) fn client(
-        &self,
-        peer: &str,
-        forwarded_for: Vec<String>,
-        ipv6_prefix: u8,
-    ) -> PyResult<String> {
+    #[pyo3(
+        signature = (peer, forwarded_for = Vec::new(), *, ipv6_prefix = Rule::DEFAULT_IPV6_PREFIX),
+        text_signature = "($self, peer, forwarded_for=[], *, ipv6_prefix=64)"
+    )]
+    fn client(&self, peer: &str, forwarded_for: Vec<String>, ipv6_prefix: u8) -> PyResult<String> {
         let peer: IpAddr = peer.parse().map_err(|_| {
             PyValueError::new_err(format!("`{peer}` is not an address; write it as in `192.0.2.1`"))
         })?;

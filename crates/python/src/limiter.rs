@@ -126,19 +126,19 @@ impl Limiter {
 
     /// Whether `key` may spend `cost` now; charges it if so.
     #[inline]
-    #[pyo3(signature = (key, cost = Units::ONE))]
+    #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
     fn is_allowed(&self, key: KeyRef<'_, '_>, cost: Units) -> bool {
         self.limiter().decide(&key, cost.cost()).is_allow()
     }
 
     /// Whether `key` may spend `cost` now, and what is left; charges it if so.
-    #[pyo3(signature = (key, cost = Units::ONE))]
+    #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
     fn decide(&self, key: KeyRef<'_, '_>, cost: Units) -> Decision {
         Decision::of(self.limiter().decide(&key, cost.cost()))
     }
 
     /// What `decide` would answer. Charges nothing.
-    #[pyo3(signature = (key, cost = Units::ONE))]
+    #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
     fn peek(&self, key: KeyRef<'_, '_>, cost: Units) -> Decision {
         Decision::of(self.limiter().peek(&key, cost.cost()))
     }

@@ -245,12 +245,6 @@ impl Policy {
         self.policy.return_expired()
     }
 
-    /// The client that proxies told of: the key for `ip`.
-    #[pyo3(signature = (peer, forwarded_for = Vec::new()))]
-    fn client(&self, peer: &str, forwarded_for: Vec<String>) -> PyResult<String> {
-        self.proxies.client(peer, forwarded_for, 128)
-    }
-
     /// Whether what a request is charged is settled when it ends, by one rule at least.
     #[getter]
     fn reserves(&self) -> bool {

@@ -1,6 +1,7 @@
 """Limits as dependencies of FastAPI.
 
-    from fastapi import Depends, FastAPI
+    import fastapi.routing
+from fastapi import Depends, FastAPI
     from tidegate.fastapi import limit
 
     app = FastAPI()
@@ -30,6 +31,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import fastapi.routing
 from fastapi import Depends, FastAPI, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -217,7 +219,7 @@ def install(app: FastAPI) -> None:
         is_new = app.openapi_schema is None
         schema = make()
         if is_new:
-            _document(app.routes, "", schema)
+            _document(app, schema)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -267,12 +269,14 @@ async def _answer_exceeded(_: Any, exceeded: Any) -> Response:
     return Response(json.dumps(problem), 429, headers, "application/problem+json")
 
 
-def _document(routes: Any, prefix: str, schema: dict[str, Any]) -> None:
-    for route in routes:
+def _document(app: FastAPI, schema: dict[str, Any]) -> None:
+    # Newer releases of FastAPI include routers without a copy of their routes.
+    every: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
+    for route in every(app.routes):
         dependant = getattr(route, "dependant", None)
         if dependant is None or not _is_limited(dependant):
             continue
-        operations = schema.get("paths", {}).get(prefix + route.path_format, {})
+        operations = schema.get("paths", {}).get(route.path_format, {})
         for method in route.methods or ():
             operation = operations.get(method.lower())
             if operation is not None:
