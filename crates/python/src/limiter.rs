@@ -128,7 +128,7 @@ impl Limiter {
     #[inline]
     #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
     fn is_allowed(&self, key: KeyRef<'_, '_>, cost: Units) -> bool {
-        self.limiter().decide(&key, cost.cost()).is_allow()
+        self.limiter().admit(&key, cost.cost()).is_ok()
     }
 
     /// Whether `key` may spend `cost` now, and what is left; charges it if so.
@@ -274,6 +274,6 @@ impl TokenBudget {
     /// Whether the user has so many tokens left today; charges them if so.
     #[inline]
     fn check_and_deduct(slf: &Bound<'_, Self>, user: KeyRef<'_, '_>, tokens: Units) -> bool {
-        slf.as_super().get().limiter().decide(&user, tokens.cost()).is_allow()
+        slf.as_super().get().limiter().admit(&user, tokens.cost()).is_ok()
     }
 }
