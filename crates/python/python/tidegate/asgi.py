@@ -61,8 +61,6 @@ class RateLimitMiddleware:
         )
         if not verdict.allowed:
             return await _deny(verdict, scope, send)
-        if verdict.reservation is not None:
-            scope[_RESERVATION] = verdict.reservation
         fields = verdict.headers
         begins = "http.response.start" if kind == "http" else "websocket.accept"
 
@@ -71,7 +69,10 @@ class RateLimitMiddleware:
                 message["headers"] = [*message.get("headers", ()), *fields]
             await send(message)
 
-        await self._app(scope, receive, send_with_fields)
+        if verdict.reservation is None:
+            return await self._app(scope, receive, send_with_fields)
+        with verdict.reservation as scope[_RESERVATION]:
+            await self._app(scope, receive, send_with_fields)
 
 
 def reservation_of(scope: Scope) -> Any:

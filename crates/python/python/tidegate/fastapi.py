@@ -28,7 +28,7 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal
 
 import fastapi.routing
@@ -99,8 +99,8 @@ class Enforced:
     def __init__(
         self,
         policy: Policy,
-        user: Callable[..., Any] | None,
-        llm_tokens: Callable[..., Any] | None,
+        user: Callable[..., Any] | None = None,
+        llm_tokens: Callable[..., Any] | None = None,
     ) -> None:
         self.policy = policy
         parameters = [
@@ -120,8 +120,13 @@ class Enforced:
         response: Response,
         user: Any = None,
         llm_tokens: int | None = None,
-    ) -> Reservation | Verdict:
-        """Decides on the request: the reservation, if LLM tokens are counted, else the verdict."""
+    ) -> Any:
+        """Decides on the request. The verdict."""
+        return self._decide(connection, response, user, llm_tokens)
+
+    def _decide(
+        self, connection: HTTPConnection, response: Response, user: Any, llm_tokens: int | None
+    ) -> Verdict:
         if user is not None and type(user) is not str:
             user = _as_text(user)
         scope = connection.scope
@@ -133,7 +138,30 @@ class Enforced:
             raise Denied(verdict)
         scope.setdefault(_CHARGED, []).append(verdict)
         response.headers.raw.extend(verdict.headers)
-        return verdict.reservation or verdict
+        return verdict
+
+
+class Reserved(Enforced):
+    """As `Enforced`, for limits that are settled when a request ends."""
+
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        response: Response,
+        user: Any = None,
+        llm_tokens: int | None = None,
+    ) -> AsyncIterator[Reservation | Verdict]:
+        """Decides on the request. The reservation, which ends with the response if nobody settles it."""
+        verdict = self._decide(connection, response, user, llm_tokens)
+        if verdict.reservation is None:
+            yield verdict
+        else:
+            with verdict.reservation as reservation:
+                yield reservation
+
+
+def _of(policy: Policy, *keys_and_costs: Callable[..., Any] | None) -> Enforced:
+    return (Reserved if policy.reserves else Enforced)(policy, *keys_and_costs)
 
 
 def limit(
@@ -188,7 +216,7 @@ def limit(
         fields=fields,
         clock=clock,
     )
-    return Enforced(
+    return _of(
         policy,
         None if isinstance(key, str) else key,
         None if isinstance(cost, int) else cost,
@@ -206,7 +234,7 @@ def enforce(
     ``user`` is a dependency that returns who calls, and ``llm_tokens`` one that returns how many LLM
     tokens the request will use at most, for rules that look at them.
     """
-    return Enforced(policy, user, llm_tokens)
+    return _of(policy, user, llm_tokens)
 
 
 def install(app: FastAPI) -> None:
