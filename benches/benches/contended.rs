@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tidegate::{Cost, Quota, Timestamp, TokenBucket};
 use tidegate_benches::measure::on_threads;
 use tidegate_benches::peers;
-use tidegate_core::Limiter;
+use tidegate_core::{Lease, Limiter};
 
 const START: u64 = 1_700_000_000_000_000_000;
 
@@ -35,6 +35,16 @@ fn contended(criterion: &mut Criterion) {
         };
         group.bench_function(BenchmarkId::new("tidegate, now given", threads), |bench| {
             bench.iter_custom(|runs| timed(threads, runs, ours));
+        });
+        let leased = |_, count| {
+            let mut lease = Lease::new(&bucket, Cost::new(64), Duration::from_millis(1));
+            for step in 0..count {
+                let now = Timestamp::from_nanos(START + step * 10);
+                let _ = black_box(black_box(&mut lease).spend(Cost::ONE, now));
+            }
+        };
+        group.bench_function(BenchmarkId::new("tidegate, leases of 64", threads), |bench| {
+            bench.iter_custom(|runs| timed(threads, runs, leased));
         });
         let governor = peers::governor();
         let theirs = |_, count| {

@@ -1,9 +1,10 @@
 //! A limit for each key.
 
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 
 use tidegate::policy::{Call, Policy};
-use tidegate::{Clock, Cost, KeyedLimiter, Quota, SystemClock, TokenBucket};
+use tidegate::{Clock, Cost, Key, KeyedLimiter, Quota, SystemClock, Timestamp, TokenBucket};
 
 use crate::floor::Slots;
 use crate::keys::{Uniform, Zipf};
@@ -223,38 +224,105 @@ fn two_threads(effort: Effort) -> Vec<Row> {
     ]
 }
 
-/// Three layers, each keyed, beside one keyed decision; all in cache.
+/// Three layers, all or nothing, in cache: beside one keyed decision of the same kind, and as a policy of
+/// people's keys.
 pub(super) fn policy(effort: Effort) -> Vec<Row> {
+    let mut rows = seats(effort);
+    rows.extend(callers(effort));
+    rows
+}
+
+/// Three tables of hashed keys, at a time that is given: all are asked, then all are charged.
+fn seats(effort: Effort) -> Vec<Row> {
     const COUNT: u64 = 1_000;
-    let limiter = keyed(COUNT);
-    let policy = three_layers();
-    let users: Vec<String> = (0..COUNT).map(|key| format!("user-{key:011}")).collect();
+    let [one, two, three] = [keyed(COUNT), keyed(COUNT), keyed(COUNT)];
+    let tables = [one.table(), two.table(), three.table()];
+    let mut hashes = Uniform::new(u64::MAX, 1);
+    let keys: Vec<Key> = (0..COUNT).map(|_| Key::from_hash(hashes.key())).collect();
+    let now = one.clock().now();
+    for key in &keys {
+        assert!(tables.iter().all(|table| table.admit(*key, Cost::ONE, now).is_ok()));
+    }
     let (mut a, mut b) = (Uniform::new(COUNT, 1), Uniform::new(COUNT, 1));
+    let layers = |key: Key, now: Timestamp| {
+        let seats = tables.map(|table| (table, table.seat(key)));
+        let fits = seats.iter().all(|(table, seat)| table.foresee_in(seat, Cost::ONE, now).is_ok());
+        // Nobody else charges here, so a late denial, and its refunds, cannot be.
+        fits && seats.iter().all(|(table, seat)| table.admit_in(seat, Cost::ONE, now).is_ok())
+    };
     let times = medians(
         &mut [
             Box::new(|count| {
                 for _ in 0..count {
-                    let key = a.key();
-                    let ip = std::net::Ipv4Addr::from(key as u32).into();
-                    let call = Call::new("GET", "/chat").from_ip(ip).by_user(&users[key as usize]);
-                    black_box(black_box(&policy).decide(&call).is_allow());
+                    black_box(layers(keys[a.key() as usize], black_box(now)));
                 }
             }),
             Box::new(|count| {
                 for _ in 0..count {
-                    black_box(black_box(&limiter).decide(&b.key(), Cost::ONE).is_allow());
+                    let key = keys[b.key() as usize];
+                    let _ = black_box(tables[0].admit(key, Cost::ONE, black_box(now)));
                 }
             }),
         ],
         effort,
     );
-    vec![Row::new(
-        "policy of 3 layers, in cache",
-        times[0],
-        "1 keyed",
-        times[1],
-        Target::AtMost(3.2),
-    )]
+    let path = "3 layers of hashed keys, now given";
+    vec![Row::new(path, times[0], "1 such decision", times[1], Target::AtMost(3.2))]
+}
+
+/// A policy of three layers, beside a decision on a user's name, beside one on a number, and beside three
+/// decisions that know nothing of each other.
+fn callers(effort: Effort) -> Vec<Row> {
+    const COUNT: u64 = 1_000;
+    let numbers = keyed(COUNT);
+    let (addresses, names, both) = (
+        KeyedLimiter::<IpAddr, _>::new(bucket(), COUNT as usize),
+        KeyedLimiter::<str, _>::new(bucket(), COUNT as usize),
+        KeyedLimiter::<(IpAddr, &str), _>::new(bucket(), COUNT as usize),
+    );
+    let policy = three_layers();
+    let users: Vec<String> = (0..COUNT).map(|key| format!("user-{key:011}")).collect();
+    let caller =
+        |key: u64| (IpAddr::from(Ipv4Addr::from(key as u32)), users[key as usize].as_str());
+    let stream = || Uniform::new(COUNT, 1);
+    let (mut a, mut b, mut c, mut d) = (stream(), stream(), stream(), stream());
+    let times = medians(
+        &mut [
+            Box::new(|count| {
+                for _ in 0..count {
+                    let (ip, user) = caller(a.key());
+                    let call = Call::new("GET", "/chat").from_ip(ip).by_user(user);
+                    black_box(black_box(&policy).decide(&call).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    black_box(black_box(&numbers).decide(&b.key(), Cost::ONE).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let (_, user) = caller(c.key());
+                    black_box(black_box(&names).decide(user, Cost::ONE).is_allow());
+                }
+            }),
+            Box::new(|count| {
+                for _ in 0..count {
+                    let (ip, user) = caller(d.key());
+                    black_box(black_box(&addresses).decide(&ip, Cost::ONE).is_allow());
+                    black_box(black_box(&names).decide(user, Cost::ONE).is_allow());
+                    black_box(black_box(&both).decide(&(ip, user), Cost::ONE).is_allow());
+                }
+            }),
+        ],
+        effort,
+    );
+    let path = "policy of 3 layers, in cache";
+    vec![
+        Row::new(path, times[0], "1 keyed by number", times[1], Target::AtMost(3.2)),
+        Row::new(path, times[0], "1 keyed by name", times[2], Target::AtMost(3.2)),
+        Row::new(path, times[0], "3 keyed, each alone", times[3], Target::AtMost(1.5)),
+    ]
 }
 
 /// By address, by user, and by both.

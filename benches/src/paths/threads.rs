@@ -1,8 +1,9 @@
 //! One limiter, two threads.
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use tidegate::core::Limiter;
+use tidegate::core::{Lease, Limiter};
 use tidegate::{Cost, Quota, Timestamp, TokenBucket};
 
 use crate::floor::Word;
@@ -54,11 +55,33 @@ fn hot(effort: Effort) -> Vec<Row> {
             let _ = black_box(black_box(&governor).check().is_ok());
         }
     };
-    let times =
-        medians(&mut [on_threads(2, ours), on_threads(2, bare), on_threads(2, theirs)], effort);
+    let leased = |_, count| {
+        let mut lease = Lease::new(&bucket, Cost::new(64), Duration::from_millis(1));
+        for step in 0..count {
+            let now = Timestamp::from_nanos(START + step * 10);
+            let _ = black_box(black_box(&mut lease).spend(Cost::ONE, now));
+        }
+    };
+    let times = medians(
+        &mut [
+            on_threads(2, ours),
+            on_threads(2, bare),
+            on_threads(2, theirs),
+            on_threads(2, leased),
+        ],
+        effort,
+    );
     let path = "one hot limiter, 2 threads, exact";
     vec![
         Row::new(path, times[0], "bare CAS loop", times[1], Target::AtMost(1.1)),
         Row::new(path, times[0], "governor", times[2], Target::AtLeast(1.0)).with_floor(times[1]),
+        Row::new(
+            "one hot limiter, 2 threads, leases of 64",
+            times[3],
+            "governor",
+            times[2],
+            Target::AtLeast(3.5),
+        )
+        .with_floor(times[1]),
     ]
 }

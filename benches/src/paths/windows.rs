@@ -14,10 +14,14 @@ use crate::report::{Row, Target};
 
 const START: u64 = 1_700_000_000_000_000_000;
 
+fn limiter<P: Protocol>(protocol: P) -> Limiter<P, Vec<AtomicU64>> {
+    let ring = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
+    Limiter::with_ring(protocol, ring)
+}
+
 /// A limiter whose clock moves on by `step_ns` with each call.
 fn moving<P: Protocol + 'static>(protocol: P, step_ns: u64) -> Entrant<'static> {
-    let ring: Vec<_> = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
-    let limiter = Limiter::with_ring(protocol, ring);
+    let limiter = limiter(protocol);
     let mut at = START;
     Box::new(move |count| {
         for _ in 0..count {
@@ -28,10 +32,18 @@ fn moving<P: Protocol + 'static>(protocol: P, step_ns: u64) -> Entrant<'static> 
     })
 }
 
-/// A log that is always full, and each call takes the place of one that has just expired.
+/// A log that is always full, and each call takes the place of one that has just expired. Asked for a yes
+/// or a no, as the mutex and queue are.
 fn full_log(limit: u64) -> Entrant<'static> {
     let quota = Quota::new(limit, Duration::from_nanos(limit * 100)).expect("a quota");
-    moving(SlidingWindowLog::new(quota).expect("a log"), 100)
+    let log = limiter(SlidingWindowLog::new(quota).expect("a log"));
+    let mut at = START;
+    Box::new(move |count| {
+        for _ in 0..count {
+            at += 100;
+            let _ = black_box(black_box(&log).admit(Cost::ONE, Timestamp::from_nanos(at)));
+        }
+    })
 }
 
 fn full_naive_log(limit: usize) -> Entrant<'static> {
