@@ -1,5 +1,6 @@
 //! A limit for each key.
 
+use std::array;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -236,16 +237,14 @@ pub(super) fn policy(effort: Effort) -> Vec<Row> {
 fn seats(effort: Effort) -> Vec<Row> {
     const COUNT: u64 = 1_000;
     let [one, two, three] = [keyed(COUNT), keyed(COUNT), keyed(COUNT)];
-    let tables = [one.table(), two.table(), three.table()];
-    let mut hashes = Uniform::new(u64::MAX, 1);
-    let keys: Vec<Key> = (0..COUNT).map(|_| Key::from_hash(hashes.key())).collect();
+    let layers = [&one, &two, &three];
+    let keys: Vec<[Key; 3]> = (0..COUNT).map(|key| layers.map(|layer| layer.key(&key))).collect();
+    let tables = layers.map(KeyedLimiter::table);
     let now = one.clock().now();
-    for key in &keys {
-        assert!(tables.iter().all(|table| table.admit(*key, Cost::ONE, now).is_ok()));
-    }
     let (mut a, mut b) = (Uniform::new(COUNT, 1), Uniform::new(COUNT, 1));
-    let layers = |key: Key, now: Timestamp| {
-        let seats = tables.map(|table| (table, table.seat(key)));
+    let all_or_nothing = |keys: &[Key; 3], now: Timestamp| {
+        let seats: [_; 3] =
+            array::from_fn(|layer| (tables[layer], tables[layer].seat(keys[layer])));
         let fits = seats.iter().all(|(table, seat)| table.foresee_in(seat, Cost::ONE, now).is_ok());
         // Nobody else charges here, so a late denial, and its refunds, cannot be.
         fits && seats.iter().all(|(table, seat)| table.admit_in(seat, Cost::ONE, now).is_ok())
@@ -254,12 +253,12 @@ fn seats(effort: Effort) -> Vec<Row> {
         &mut [
             Box::new(|count| {
                 for _ in 0..count {
-                    black_box(layers(keys[a.key() as usize], black_box(now)));
+                    black_box(all_or_nothing(&keys[a.key() as usize], black_box(now)));
                 }
             }),
             Box::new(|count| {
                 for _ in 0..count {
-                    let key = keys[b.key() as usize];
+                    let [key, ..] = keys[b.key() as usize];
                     let _ = black_box(tables[0].admit(key, Cost::ONE, black_box(now)));
                 }
             }),

@@ -96,7 +96,19 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// A denial writes nothing, but for the [`Tally`] when it is for want of a slot.
     #[inline(always)]
     pub fn decide(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
-        if let Some(live) = self.live(key)
+        if let Some(live) = self.live_at_home(key)
+            && let Some(cell) = self.live_cell(&live)
+            && let Some(decision) = self.protocol.decide(&cell, live.head.word, cost, now)
+        {
+            return decision;
+        }
+        self.decide_beyond(key, cost, now)
+    }
+
+    /// The same for a key that is not in its home line.
+    #[inline(never)]
+    fn decide_beyond(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
+        if let Some(live) = self.live_beyond(key)
             && let Some(cell) = self.live_cell(&live)
             && let Some(decision) = self.protocol.decide(&cell, live.head.word, cost, now)
         {
@@ -112,7 +124,19 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// The denial.
     #[inline(always)]
     pub fn admit(&self, key: Key, cost: Cost, now: Timestamp) -> Result<(), Denial> {
-        if let Some(live) = self.live(key)
+        if let Some(live) = self.live_at_home(key)
+            && let Some(cell) = self.live_cell(&live)
+            && let Some(admitted) = self.protocol.admit(&cell, live.head.word, cost, now)
+        {
+            return admitted;
+        }
+        self.admit_beyond(key, cost, now)
+    }
+
+    /// The same for a key that is not in its home line.
+    #[inline(never)]
+    fn admit_beyond(&self, key: Key, cost: Cost, now: Timestamp) -> Result<(), Denial> {
+        if let Some(live) = self.live_beyond(key)
             && let Some(cell) = self.live_cell(&live)
             && let Some(admitted) = self.protocol.admit(&cell, live.head.word, cost, now)
         {
@@ -150,7 +174,19 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// What [`decide`](Self::decide) would answer. Charges and writes nothing.
     #[inline(always)]
     pub fn peek(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
-        if let Some(live) = self.live(key)
+        if let Some(live) = self.live_at_home(key)
+            && let Some(cell) = self.live_cell(&live)
+            && let Some(decision) = self.protocol.peek(&cell, live.head.word, cost, now)
+        {
+            return decision;
+        }
+        self.peek_beyond(key, cost, now)
+    }
+
+    /// The same for a key that is not in its home line.
+    #[inline(never)]
+    fn peek_beyond(&self, key: Key, cost: Cost, now: Timestamp) -> Decision {
+        if let Some(live) = self.live_beyond(key)
             && let Some(cell) = self.live_cell(&live)
             && let Some(decision) = self.protocol.peek(&cell, live.head.word, cost, now)
         {
@@ -279,14 +315,19 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         Set::of(self.storage.lines(), key)
     }
 
-    /// The key's live slot, if it has one and nobody is about to move it.
+    /// The key's live slot, if that is in its home line.
+    ///
+    /// What comes after is inlined here, and apart for the other lines: where the two came together, the
+    /// slot would go through memory.
     #[inline(always)]
-    fn live(&self, key: Key) -> Option<Live<'_>> {
-        let lines = self.storage.lines();
-        match live::find(lines, self.whole_sets, key) {
-            None => live::find_beyond(lines, self.whole_sets, key),
-            live => live,
-        }
+    fn live_at_home(&self, key: Key) -> Option<Live<'_>> {
+        live::find(self.storage.lines(), self.whole_sets, key)
+    }
+
+    /// The key's live slot, if it has one in another line and nobody is about to move it.
+    #[inline(always)]
+    fn live_beyond(&self, key: Key) -> Option<Live<'_>> {
+        live::find_beyond(self.storage.lines(), self.whole_sets, key)
     }
 
     #[inline(always)]

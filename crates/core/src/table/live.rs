@@ -23,7 +23,7 @@ pub(super) fn find(lines: &[Line], whole_sets: usize, key: Key) -> Option<Live<'
 
 /// The key's live slot in the lines after its home line. If it is not there either, it may be about to
 /// be live, or be nowhere.
-#[inline(never)]
+#[inline]
 pub(super) fn find_beyond(lines: &[Line], whole_sets: usize, key: Key) -> Option<Live<'_>> {
     let home = home_line(whole_sets, key);
     let (first, end) = set_of(home, whole_sets);

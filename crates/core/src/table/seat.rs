@@ -49,7 +49,16 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     /// ```
     #[inline(always)]
     pub fn seat(&self, key: Key) -> Seat {
-        match self.live(key) {
+        match self.live_at_home(key) {
+            Some(live) => Seat { key, index: live.index, tag: live.head.tag },
+            None => self.seat_beyond(key),
+        }
+    }
+
+    /// The same for a key that is not in its home line.
+    #[inline(never)]
+    fn seat_beyond(&self, key: Key) -> Seat {
+        match self.live_beyond(key) {
             Some(live) => Seat { key, index: live.index, tag: live.head.tag },
             None => Seat { key, index: usize::MAX, tag: 0 },
         }
