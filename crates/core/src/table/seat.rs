@@ -21,6 +21,13 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// No place yet: the key is searched for at each call.
+    #[inline]
+    #[must_use]
+    pub const fn unknown(key: Key) -> Self {
+        Self { key, index: usize::MAX, tag: 0 }
+    }
+
     /// The key.
     #[inline]
     #[must_use]
@@ -60,7 +67,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     fn seat_beyond(&self, key: Key) -> Seat {
         match self.live_beyond(key) {
             Some(live) => Seat { key, index: live.index, tag: live.head.tag },
-            None => Seat { key, index: usize::MAX, tag: 0 },
+            None => Seat::unknown(key),
         }
     }
 
@@ -73,6 +80,17 @@ impl<P: Protocol, S: Storage> Table<P, S> {
             return decision;
         }
         self.peek_anywhere(seat.key, cost, now)
+    }
+
+    /// As [`decide`](Self::decide).
+    #[inline(always)]
+    pub fn decide_in(&self, seat: &Seat, cost: Cost, now: Timestamp) -> Decision {
+        if let Some((cell, word)) = self.seated(seat)
+            && let Some(decision) = self.protocol.decide(&cell, word, cost, now)
+        {
+            return decision;
+        }
+        self.decide_anywhere(seat.key, cost, now)
     }
 
     /// As [`admit`](Self::admit).

@@ -50,7 +50,7 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
     let table = memory.table(protocol);
     let other_memory = Memory::new(4, words);
     let seated = other_memory.table(protocol);
-    // Seats from before the key was there, some of them never renewed.
+    // Seats that are renewed now and then: from before the key was there, and from before it was gone.
     let mut seats: HashMap<u64, Seat> = HashMap::new();
     let mut lone: HashMap<u64, Limiter<P, Vec<AtomicU64>>> = HashMap::new();
     let mut open: HashMap<u64, (Cost, Timestamp)> = HashMap::new();
@@ -76,12 +76,17 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
                 let decision = limiter.decide(cost, now);
                 let ours = table.decide(key(user), cost, now);
                 prop_assert_eq!(ours, decision);
-                let admitted = match user % 3 {
-                    0 => seated.admit(key(user), cost, now),
-                    _ => seated.admit_in(&seat, cost, now),
+                let denial = match user % 3 {
+                    0 => seated.admit(key(user), cost, now).err(),
+                    1 => seated.admit_in(&seat, cost, now).err(),
+                    _ => {
+                        let in_seat = seated.decide_in(&seat, cost, now);
+                        prop_assert_eq!(in_seat, decision);
+                        in_seat.denial()
+                    }
                 };
-                prop_assert_eq!(admitted.err(), decision.denial());
-                if user % 3 == 1 {
+                prop_assert_eq!(denial, decision.denial());
+                if cost.units() % 2 == 0 {
                     seats.insert(user, seated.seat(key(user)));
                 }
                 walk.note(now, &decision);
