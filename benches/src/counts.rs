@@ -1,9 +1,10 @@
 //! The hot paths as plain loops, for counting their instructions.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use axum::extract::Request;
-use tidegate::core::{AtomicU64, Borrowed, Key, Limiter, Line, Table, Tally};
+use tidegate::core::{AtomicU64, Borrowed, Key, Lease, Limiter, Line, Table, Tally};
 use tidegate::policy::Call;
 use tidegate::{
     Cost, FakeClock, FixedWindow, KeyedLimiter, Protocol, Quota, SlidingWindowCounter,
@@ -25,7 +26,7 @@ pub type Loop = Box<dyn FnMut(u64)>;
 pub type Path = (&'static str, fn() -> Loop);
 
 /// All that are counted.
-pub const PATHS: [Path; 18] = [
+pub const PATHS: [Path; 20] = [
     ("nothing", || each(|now| now)),
     ("floor, allowed", floor),
     ("token bucket, allowed", || allowed(TokenBucket::new(PLENTY).expect("fits"))),
@@ -37,6 +38,12 @@ pub const PATHS: [Path; 18] = [
     ("sliding log, allowed", || {
         allowed(SlidingWindowLog::new(Quota::per_second(50_000)).expect("fits"))
     }),
+    ("sliding log, yes or no, allowed", || {
+        let log = SlidingWindowLog::new(Quota::per_second(50_000)).expect("fits");
+        let limiter = limiter(log);
+        each(move |now| assert!(black_box(&limiter).admit(Cost::ONE, now).is_ok()))
+    }),
+    ("lease of 64, allowed", lease),
     ("sliding log, denied", || denied(SlidingWindowLog::new(ONE).expect("fits"))),
     ("keyed by hash, allowed", keyed_by_hash),
     ("keyed by u64, allowed", keyed_by_u64),
@@ -83,6 +90,13 @@ fn denied<P: Protocol + 'static>(protocol: P) -> Loop {
     let limiter = limiter(protocol);
     assert!(limiter.decide(Cost::ONE, Timestamp::from_nanos(START)).is_allow());
     each(move |now| assert!(!black_box(&limiter).decide(Cost::ONE, now).is_allow()))
+}
+
+fn lease() -> Loop {
+    let bucket = limiter(TokenBucket::new(PLENTY).expect("fits"));
+    let limiter: &'static _ = Box::leak(Box::new(bucket));
+    let mut lease = Lease::new(limiter, Cost::new(64), Duration::from_millis(1));
+    each(move |now| assert!(black_box(&mut lease).spend(Cost::ONE, now).is_ok()))
 }
 
 fn floor() -> Loop {

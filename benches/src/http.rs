@@ -11,5 +11,5 @@ mod server;
 
 pub use call::{Hello, answered, request};
 pub use client::Client;
-pub use routers::{Limited, Spent, empty_layer, governed, ours, plain};
+pub use routers::{Limited, Spent, empty_layer, governed, ours, plain, same_fields};
 pub use server::Server;

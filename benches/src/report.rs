@@ -39,6 +39,8 @@ pub struct Row {
 pub enum Target {
     /// Ours takes at most so many times what the peer takes.
     AtMost(f64),
+    /// The same, or at most so many nanoseconds.
+    AtMostOrNs(f64, f64),
     /// The peer takes at least so many times what ours takes.
     AtLeast(f64),
     /// Ours takes at most so many bytes, whatever the peer takes.
@@ -57,6 +59,7 @@ impl Row {
     ) -> Self {
         let (ratio, met) = match target {
             Target::AtMost(most) => (ours / theirs, ours <= most * theirs),
+            Target::AtMostOrNs(most, ns) => (ours / theirs, ours <= most * theirs || ours <= ns),
             Target::AtLeast(least) => (theirs / ours, theirs >= least * ours),
             Target::Bytes(most) => (ours / theirs, ours <= most),
         };
@@ -86,6 +89,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(most) => write!(f, "<= {most} x"),
+            Self::AtMostOrNs(most, ns) => write!(f, "<= {most} x or {ns} ns"),
             Self::AtLeast(least) => write!(f, ">= {least} x faster"),
             Self::Bytes(most) => write!(f, "<= {most} bytes"),
         }

@@ -46,6 +46,14 @@ pub fn empty_layer() -> Router {
     plain().layer(tower_layer::Identity::new())
 }
 
+/// The service with the IETF's fields as they would be, written in its code: what sending them takes,
+/// whoever decides.
+pub fn same_fields() -> Router {
+    let fields =
+        [("ratelimit-policy", "\"ip\";q=500000000;w=1"), ("ratelimit", "\"ip\";r=499999999;t=1")];
+    Router::new().route("/", get(move || async move { (fields, "hello") }))
+}
+
 /// Ours, with the IETF's fields.
 #[must_use]
 pub fn ours<Q: Quota>() -> RateLimitLayer {

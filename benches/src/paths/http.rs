@@ -2,7 +2,9 @@
 
 use axum::Router;
 
-use crate::http::{Client, Limited, Server, Spent, empty_layer, governed, ours, plain};
+use crate::http::{
+    Client, Limited, Server, Spent, empty_layer, governed, ours, plain, same_fields,
+};
 use crate::measure::{Effort, Entrant, median, medians};
 use crate::report::{Row, Target};
 
@@ -16,11 +18,13 @@ pub(super) fn rows(effort: Effort) -> Vec<Row> {
     let effort = Effort { rounds: effort.rounds * 3, turn: effort.turn / 2 };
     let times: Vec<_> = (0..SERVERS).map(|_| one_server(effort)).collect();
     let time = |index: usize| median(times.iter().map(|times| times[index]).collect());
-    let [none, empty, allowed, governed, denied, governed_denied] = std::array::from_fn(time);
+    let [none, empty, fields, allowed, governed, denied, governed_denied] =
+        std::array::from_fn(time);
     let (path, path_denied) = ("HTTP layer with fields, allowed", "HTTP layer with fields, 429");
     let governor = "tower_governor";
     vec![
         Row::new(path, allowed, "no layer", none, Target::AtLeast(0.98)).with_floor(empty),
+        Row::new(path, allowed, "just such fields", fields, Target::AtLeast(0.98)),
         Row::new(path, allowed, governor, governed, Target::AtLeast(1.0)).with_floor(empty),
         Row::new(path_denied, denied, "no layer's 200", none, Target::AtLeast(0.95)),
         Row::new(path_denied, denied, governor, governed_denied, Target::AtLeast(1.0)),
@@ -29,9 +33,10 @@ pub(super) fn rows(effort: Effort) -> Vec<Row> {
 
 /// The median time of a request to each of the services.
 fn one_server(effort: Effort) -> Vec<f64> {
-    let services: [(Router, u16); 6] = [
+    let services: [(Router, u16); 7] = [
         (plain(), 200),
         (empty_layer(), 200),
+        (same_fields(), 200),
         (plain().layer(ours::<Limited>()), 200),
         (plain().layer(governed::<Limited>()), 200),
         (plain().layer(ours::<Spent>()), 429),

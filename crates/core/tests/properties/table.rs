@@ -86,7 +86,7 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
                     }
                 };
                 prop_assert_eq!(denial, decision.denial());
-                if cost.units() % 2 == 0 {
+                if cost.units().is_multiple_of(2) {
                     seats.insert(user, seated.seat(key(user)));
                 }
                 walk.note(now, &decision);
