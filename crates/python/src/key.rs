@@ -24,7 +24,9 @@ impl<'a, 'py> Borrow<KeyRef<'a, 'py>> for AnyKey {
 pub(crate) enum KeyRef<'a, 'py> {
     Str(&'a str),
     Bytes(&'a [u8]),
-    Int(u64),
+    Int(i64),
+    /// An int above those.
+    LargeInt(u64),
     Tuple(Borrowed<'a, 'py, PyTuple>),
 }
 
@@ -34,22 +36,22 @@ impl<'a, 'py> KeyRef<'a, 'py> {
             return Ok(Some(Self::Str(object.extract()?)));
         }
         if object.is_instance_of::<PyInt>() && !object.is_instance_of::<PyBool>() {
-            return int(object).map(Self::Int).map(Some);
+            return Self::int(object).map(Some);
         }
         if object.is_instance_of::<PyBytes>() {
             return Ok(Some(Self::Bytes(object.extract()?)));
         }
         Ok(None)
     }
-}
 
-fn int(object: Borrowed<'_, '_, PyAny>) -> PyResult<u64> {
-    let signed = object.extract::<i64>().map(i64::cast_unsigned);
-    signed.or_else(|_| object.extract::<u64>()).map_err(|_| {
-        PyOverflowError::new_err(
-            "a key that is an int has at most 64 bits; use str(key) for others",
-        )
-    })
+    fn int(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let signed = object.extract::<i64>().map(Self::Int);
+        signed.or_else(|_| object.extract::<u64>().map(Self::LargeInt)).map_err(|_| {
+            PyOverflowError::new_err(
+                "a key that is an int has at most 64 bits; use str(key) for others",
+            )
+        })
+    }
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for KeyRef<'a, 'py> {
@@ -93,6 +95,8 @@ impl Hash for KeyRef<'_, '_> {
             Self::Str(text) => text.hash(state),
             Self::Bytes(bytes) => bytes.hash(state),
             Self::Int(number) => number.hash(state),
+            // Not as a `u64`, which hashes as the negative `i64` of the same bits does.
+            Self::LargeInt(number) => u128::from(*number).hash(state),
             Self::Tuple(parts) => {
                 parts.len().hash(state);
                 // They were all found to be keys, and tuples do not change.

@@ -245,10 +245,10 @@ impl Policy {
         self.policy.return_expired()
     }
 
-    /// Whether what a request is charged is settled when it ends, by one rule at least.
+    /// Whether it limits concurrent requests, and so wants to know when one ends.
     #[getter]
-    fn reserves(&self) -> bool {
-        self.policy.rules().iter().any(Rule::is_settled_later)
+    fn is_concurrent(&self) -> bool {
+        self.policy.rules().iter().any(|rule| rule.limit().is_concurrency())
     }
 
     /// The names of the rules, in their order.

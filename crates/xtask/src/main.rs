@@ -5,6 +5,7 @@ mod crash;
 mod fuzz;
 mod mutants;
 mod planted;
+mod python;
 mod run;
 mod servers;
 mod test;

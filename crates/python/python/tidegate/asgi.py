@@ -47,6 +47,7 @@ class RateLimitMiddleware:
     ) -> None:
         self._app = app
         self._decide = policy.decide_scope
+        self._is_concurrent = policy.is_concurrent
         self._user = user
         self._llm_tokens = llm_tokens
 
@@ -69,9 +70,13 @@ class RateLimitMiddleware:
                 message["headers"] = [*message.get("headers", ()), *fields]
             await send(message)
 
-        if verdict.reservation is None:
+        reservation = verdict.reservation
+        if reservation is None:
             return await self._app(scope, receive, send_with_fields)
-        with verdict.reservation as scope[_RESERVATION]:
+        scope[_RESERVATION] = reservation
+        if not self._is_concurrent:
+            return await self._app(scope, receive, send_with_fields)
+        with reservation:
             await self._app(scope, receive, send_with_fields)
 
 

@@ -18,8 +18,10 @@ from fastapi import Depends, FastAPI
         tokens.settle(used)
 
 A request that a limit denies is answered 429 with ``Retry-After``, the ``RateLimit`` fields and a problem
-body, and is charged by none of its limits, in whatever order they stand. ``install(app)`` documents the
-429 in OpenAPI, and answers so too when an endpoint's own ``reserve`` is denied.
+body, and is charged by none of its limits, in whatever order they stand.
+
+``install(app)`` documents the 429 in OpenAPI, answers so too when an endpoint's own ``reserve`` is denied,
+and adds the fields to responses that endpoints make themselves, as a ``StreamingResponse``.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import fastapi.routing
 from fastapi import Depends, FastAPI, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import FakeClock, LimitExceeded, Policy, Reservation, Verdict
 
@@ -78,6 +81,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {429: _PROBLEM}
 """What ``install`` documents, for ``responses=`` of single routes and routers."""
 
 _CHARGED = "tidegate.charged"
+"""In a scope: the verdicts of the layers that have let the request through so far."""
+
+_FIELDS = "tidegate.fields"
+"""In a scope: that the fields are added to whatever response comes."""
 
 
 class Denied(HTTPException):
@@ -121,8 +128,9 @@ class Enforced:
         user: Any = None,
         llm_tokens: int | None = None,
     ) -> Any:
-        """Decides on the request. The verdict."""
-        return self._decide(connection, response, user, llm_tokens)
+        """Decides on the request: the reservation, if LLM tokens are counted, else the verdict."""
+        verdict = self._decide(connection, response, user, llm_tokens)
+        return verdict.reservation or verdict
 
     def _decide(
         self, connection: HTTPConnection, response: Response, user: Any, llm_tokens: int | None
@@ -132,26 +140,26 @@ class Enforced:
         scope = connection.scope
         verdict = self.policy.decide_scope(scope, user, llm_tokens)
         if not verdict.allowed:
-            for earlier in scope.get(_CHARGED, ()):
+            for earlier in scope.pop(_CHARGED, ()):
                 earlier.cancel()
             _answer_denials(scope)
             raise Denied(verdict)
         scope.setdefault(_CHARGED, []).append(verdict)
-        response.headers.raw.extend(verdict.headers)
+        if _FIELDS not in scope:
+            response.headers.raw.extend(verdict.headers)
         return verdict
 
 
-class Reserved(Enforced):
-    """As `Enforced`, for limits that are settled when a request ends."""
+class Concurrent(Enforced):
+    """As `Enforced`, for limits of concurrent requests: it sees the response end."""
 
-    async def __call__(
+    async def __call__(  # type: ignore[override]
         self,
         connection: HTTPConnection,
         response: Response,
         user: Any = None,
         llm_tokens: int | None = None,
     ) -> AsyncIterator[Reservation | Verdict]:
-        """Decides on the request. The reservation, which ends with the response if nobody settles it."""
         verdict = self._decide(connection, response, user, llm_tokens)
         if verdict.reservation is None:
             yield verdict
@@ -161,7 +169,7 @@ class Reserved(Enforced):
 
 
 def _of(policy: Policy, *keys_and_costs: Callable[..., Any] | None) -> Enforced:
-    return (Reserved if policy.reserves else Enforced)(policy, *keys_and_costs)
+    return (Concurrent if policy.is_concurrent else Enforced)(policy, *keys_and_costs)
 
 
 def limit(
@@ -238,7 +246,12 @@ def enforce(
 
 
 def install(app: FastAPI) -> None:
-    """Answers each ``LimitExceeded`` of an endpoint with 429, and documents the 429 of limits in OpenAPI."""
+    """Makes limits at home in an app: before it starts, and once.
+
+    Documents the 429 of limits in OpenAPI; answers each ``LimitExceeded`` of an endpoint with 429; adds the
+    ``RateLimit`` fields to responses that endpoints make themselves too.
+    """
+    app.add_middleware(_Fields)
     app.add_exception_handler(Denied, _answer_denied)
     app.add_exception_handler(LimitExceeded, _answer_exceeded)
     make = app.openapi
@@ -251,6 +264,26 @@ def install(app: FastAPI) -> None:
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _Fields:
+    """Adds what the layers of a request tell to its response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        scope[_FIELDS] = True
+
+        async def send_with_fields(message: Message) -> None:
+            if message["type"] == "http.response.start" and _CHARGED in scope:
+                fields = (pair for verdict in scope[_CHARGED] for pair in verdict.headers)
+                message["headers"] = [*message.get("headers", ()), *fields]
+            await send(message)
+
+        await self._app(scope, receive, send_with_fields)
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -1,0 +1,96 @@
+//! The Python package: built, installed into an environment of its own, and tested there.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::run::{Failure, root, run, run_with, succeeds};
+
+/// The release of `limits` whose suite our storage must pass.
+const LIMITS: &str = "5.8.0";
+
+/// The environment and what is built for it, all below `target`.
+const PLACE: &str = "target/python";
+const BIN: &str = "target/python/venv/bin";
+
+/// Builds the wheel, and runs its tests, the suite of `limits`, and the checks of its types.
+pub(crate) fn test() -> Result<(), Failure> {
+    make_environment()?;
+    install_wheel()?;
+    let python = format!("{BIN}/python");
+    run(&format!(
+        "{python} -m pytest -q -n 4 --dist loadgroup -c crates/python/pyproject.toml crates/python/tests"
+    ))?;
+    run_suite_of_limits()?;
+    run(&format!("{python} -m mypy --config-file crates/python/pyproject.toml"))?;
+    run(&format!("{python} -m mypy.stubtest tidegate._native"))
+}
+
+/// An environment with what the tests need, at the versions that are written down.
+fn make_environment() -> Result<(), Failure> {
+    let modern = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
+    let has_python = std::process::Command::new("python3").args(["-c", modern]).output();
+    if !has_python.is_ok_and(|output| output.status.success()) {
+        return Err(Failure::new(
+            "the tests of crates/python need `python3`, 3.10 or later, with venv and pip: on Debian, \
+             `apt-get install python3-venv`",
+        ));
+    }
+    let requirements = fs::read_to_string(root().join("crates/python/tests/requirements.txt"))
+        .map_err(|error| Failure::new(format!("crates/python/tests/requirements.txt: {error}")))?;
+    let installed = root().join(PLACE).join("installed.txt");
+    let is_installed = fs::read_to_string(&installed).is_ok_and(|former| former == requirements);
+    if is_installed && succeeds(&format!("{BIN}/python -m pytest --version")) {
+        return Ok(());
+    }
+    run(&format!("python3 -m venv --clear {PLACE}/venv"))?;
+    run(&format!("{BIN}/python -m pip install -q -r crates/python/tests/requirements.txt"))?;
+    write(installed, &requirements)
+}
+
+fn install_wheel() -> Result<(), Failure> {
+    let dist = root().join(PLACE).join("dist");
+    // A wheel of an earlier version would be installed too.
+    let _ = fs::remove_dir_all(&dist);
+    run(&format!(
+        "{BIN}/python -m maturin build -q --profile quick -m crates/python/Cargo.toml \
+         --interpreter {BIN}/python --out {PLACE}/dist"
+    ))?;
+    run(&format!(
+        "{BIN}/python -m pip install -q --no-index --no-deps --force-reinstall \
+         --find-links {PLACE}/dist tidegate"
+    ))
+}
+
+/// The suite that `limits` has for storages, from its source: the tests are not in its wheel.
+fn run_suite_of_limits() -> Result<(), Failure> {
+    let suite = format!("{PLACE}/limits-{LIMITS}");
+    if !root().join(&suite).join("tests").is_dir() {
+        run(&format!(
+            "{BIN}/python -m pip download -q --no-deps --no-binary limits -d {PLACE} limits=={LIMITS}"
+        ))?;
+        run(&format!("{BIN}/python -m tarfile -e {suite}.tar.gz {PLACE}"))?;
+    }
+    // What is tested is the `limits` that is installed.
+    let _ = fs::remove_dir_all(root().join(&suite).join("limits"));
+    let plugin = root().join("crates/python/tests/conformance").display().to_string();
+    let tests = [
+        "test_strategy.py",
+        "aio/test_strategy.py",
+        "integration/test_concurrency.py",
+        "test_storage.py",
+        "aio/test_storage.py",
+    ];
+    let tests: String = tests.iter().map(|test| format!(" {suite}/tests/{test}")).collect();
+    let paths = format!("{plugin}:{}", root().join(&suite).display());
+    run_with(
+        &format!(
+            "{BIN}/python -m pytest -q -n 4 -p tidegate_plugin --noconftest -c /dev/null \
+             --rootdir={suite} -o asyncio_mode=auto -W ignore --no-flaky-report{tests}"
+        ),
+        &[("PYTHONPATH", paths.as_str())],
+    )
+}
+
+fn write(path: PathBuf, text: &str) -> Result<(), Failure> {
+    fs::write(&path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
