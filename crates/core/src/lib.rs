@@ -38,6 +38,7 @@ mod key;
 
 mod holds;
 mod lease;
+mod leased;
 mod limiter;
 mod table;
 
@@ -53,6 +54,7 @@ pub use decision::{Allowance, Cause, Decision, Denial, Retry};
 pub use holds::{Held, Hold, HoldId, Holds};
 pub use key::Key;
 pub use lease::{Lease, Lender};
+pub use leased::{Leased, Spent};
 pub use limiter::Limiter;
 pub use protocol::{Cell, Entry, Protocol, Swap};
 pub use quota::{Quota, QuotaError};

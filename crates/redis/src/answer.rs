@@ -1,7 +1,9 @@
 //! [`Answer`]: what the server decided.
 
 use smallvec::SmallVec;
-use tidegate::{Decision, Denial, Retry, Timestamp};
+use tidegate::{Decision, Denial, Retry};
+
+use crate::limiter::DecidedBy;
 
 /// What the server decided on the layers of a call.
 #[derive(Debug, Clone)]
@@ -10,7 +12,7 @@ pub struct Answer {
     pub(crate) decisions: SmallVec<[Decision; 4]>,
     /// One bit for each layer that is not a dry run.
     pub(crate) enforced: u64,
-    pub(crate) now: Timestamp,
+    pub(crate) decided_by: SmallVec<[DecidedBy; 4]>,
 }
 
 impl Answer {
@@ -35,10 +37,10 @@ impl Answer {
         })
     }
 
-    /// The time on the server's clock.
+    /// Who decided on each layer, in their order.
     #[must_use]
-    pub const fn now(&self) -> Timestamp {
-        self.now
+    pub fn decided_by(&self) -> &[DecidedBy] {
+        &self.decided_by
     }
 
     fn denials(&self) -> impl Iterator<Item = (usize, Denial)> {

@@ -129,6 +129,11 @@ impl Breaker {
         !was_open
     }
 
+    /// How long it stays open at first.
+    pub(crate) const fn wait(&self) -> Duration {
+        self.rules.wait
+    }
+
     /// Whether calls are not made.
     pub(crate) fn is_open(&self) -> bool {
         self.retry_at.load(Ordering::Relaxed) != 0

@@ -30,13 +30,13 @@
 //! `{tidegate:*`. Don't let it evict keys: set `maxmemory-policy noeviction`.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "leases use what is not used yet")]
 
 mod config;
 mod namespace;
 mod spec;
 
 mod answer;
+mod limiter;
 mod reservation;
 mod server;
 
@@ -49,6 +49,10 @@ mod tally;
 pub use answer::Answer;
 pub use breaker::BreakerRules;
 pub use config::{ServerConfig, Topology};
+pub use limiter::{
+    Ask, DecidedBy, LeaseClock, LeaseError, LeaseRules, LimitId, LimiterTally, RemoteLimiter,
+    WhenDown,
+};
 pub use namespace::{NameError, Namespace, RemoteKey, RemoteLimit};
 pub use reservation::RemoteReservation;
 pub use server::{Layer, Server, ServerError};

@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use tidegate::Limit;
 
+use crate::limiter::{LeaseError, LeaseRules, WhenDown};
 use crate::spec::{Spec, SpecError};
 
 /// A name for limits that belong together, such as `shop` or `shop-staging`: all processes that use one
@@ -62,6 +63,8 @@ pub struct RemoteLimit {
     spec: Spec,
     prefix: String,
     tag: String,
+    leases: Option<LeaseRules>,
+    when_down: WhenDown,
 }
 
 impl RemoteLimit {
@@ -71,7 +74,42 @@ impl RemoteLimit {
         let spec = Spec::new(&limit).map_err(NameError::Limit)?;
         let limit_hash = hex(&Sha256::digest(limit.to_string())[..4]);
         let prefix = format!("{}:{}:{limit_hash}:", namespace.tag, checked(name)?);
-        Ok(Self { name: name.to_owned(), limit, spec, prefix, tag: namespace.tag.clone() })
+        let (name, tag) = (name.to_owned(), namespace.tag.clone());
+        Ok(Self { name, limit, spec, prefix, tag, leases: None, when_down: WhenDown::Deny })
+    }
+
+    /// The same limit, of which a [`RemoteLimiter`](crate::RemoteLimiter) leases units for its hot keys.
+    /// All processes that share the limit must have the same rules.
+    ///
+    /// # Errors
+    /// When the rules are none for this limit: a sliding window log, which is exact to the microsecond, is
+    /// not leased.
+    pub fn with_leases(self, rules: LeaseRules) -> Result<Self, NameError> {
+        rules.check(&self.spec).map_err(NameError::Leases)?;
+        Ok(Self { leases: Some(rules), ..self })
+    }
+
+    /// The same limit, with another answer when the server does not give one.
+    #[must_use]
+    pub fn when_down(self, when_down: WhenDown) -> Self {
+        Self { when_down, ..self }
+    }
+
+    /// How units are leased, if they are.
+    #[must_use]
+    pub const fn leases(&self) -> Option<LeaseRules> {
+        self.leases
+    }
+
+    /// What happens when the server does not answer.
+    #[must_use]
+    pub const fn fallback(&self) -> WhenDown {
+        self.when_down
+    }
+
+    /// How long leases last; 0 where there are none.
+    pub(crate) fn lead_us(&self) -> u64 {
+        self.leases.map_or(0, |rules| rules.lasts_us())
     }
 
     /// Its name.
@@ -141,6 +179,8 @@ pub enum NameError {
     },
     /// The scripts cannot count the limit.
     Limit(SpecError),
+    /// The limit cannot be leased like that.
+    Leases(LeaseError),
 }
 
 impl fmt::Display for NameError {
@@ -150,6 +190,7 @@ impl fmt::Display for NameError {
                 write!(f, "`{name}` is not a name; use 1 to 64 letters, digits, `-`, `_` and `.`")
             }
             Self::Limit(error) => error.fmt(f),
+            Self::Leases(error) => error.fmt(f),
         }
     }
 }

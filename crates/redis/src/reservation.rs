@@ -49,7 +49,7 @@ impl RemoteReservation {
         let books = self.charged.iter().filter_map(|charged| {
             let (reserved, used) = (charged.cost.units(), used.units());
             let (limit, key) = (&*charged.limit, &charged.key);
-            let refund = Book::Refund { charged_at: self.charged_at, lead_us: 0 };
+            let refund = Book::Refund { charged_at: self.charged_at };
             match used {
                 _ if used < reserved => Some((limit, key, Cost::new(reserved - used), refund)),
                 _ if used > reserved => {

@@ -17,6 +17,7 @@ use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::config::ServerConfig;
 use crate::dice::Dice;
+use crate::limiter::DecidedBy;
 use crate::link::Link;
 use crate::namespace::{RemoteKey, RemoteLimit};
 use crate::reservation::{Charged, RemoteReservation};
@@ -97,12 +98,10 @@ impl<'a> Layer<'a> {
 pub(crate) enum Book {
     /// Charged, whether it fits or not.
     Charge,
-    /// Given back.
-    Refund {
-        charged_at: Micros,
-        /// How long leases of the limit may last.
-        lead_us: u64,
-    },
+    /// Given back, of a call.
+    Refund { charged_at: Micros },
+    /// Given back, of a lease.
+    Return { charged_at: Micros },
 }
 
 /// Units that were leased.
@@ -252,8 +251,12 @@ impl Server {
                 sent.keys.push(key.as_str());
                 sent.arguments.push(match *book {
                     Book::Charge => limit.spec().charge(*cost, now),
-                    Book::Refund { charged_at, lead_us } => {
-                        limit.spec().refund(*cost, charged_at, lead_us)
+                    Book::Refund { charged_at } => {
+                        limit.spec().refund(*cost, charged_at, 0, limit.lead_us())
+                    }
+                    Book::Return { charged_at } => {
+                        let lead_us = limit.lead_us();
+                        limit.spec().refund(*cost, charged_at, lead_us, lead_us)
                     }
                 });
             }
@@ -305,6 +308,11 @@ impl Server {
     #[must_use]
     pub fn is_given_up(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// How long to leave the server alone, at first, after it has failed.
+    pub(crate) fn retry_hint(&self) -> std::time::Duration {
+        self.breaker.wait()
     }
 
     /// A number from 0 to `u32::MAX`, by chance.
@@ -370,7 +378,8 @@ impl Asked {
             let state = State(reply.bytes(index)?);
             decisions.push(layer.limit.spec().decision(state, cost, fits, now));
         }
-        let answer = Answer { decisions, enforced, now: Timestamp::from_nanos(now * 1_000) };
+        let decided_by = layers.iter().map(|_| DecidedBy::Server).collect();
+        let answer = Answer { decisions, enforced, decided_by };
         Some(Self { answer, now, grants: reply.grants(layers.len()) })
     }
 }

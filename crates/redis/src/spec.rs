@@ -177,11 +177,17 @@ impl Spec {
         }
     }
 
-    /// The parameters of a refund of what was charged at `charged_at`. Leases of the same limit take
-    /// `lead_us` at most.
-    pub(crate) fn refund(&self, cost: Cost, charged_at: Micros, lead_us: u64) -> Parameters {
+    /// The parameters of a refund of what was charged at `charged_at`, as if so much later (a lease, as if
+    /// at its end). Leases of the same limit last `lead_us` at most.
+    pub(crate) fn refund(
+        &self,
+        cost: Cost,
+        charged_at: Micros,
+        later_us: u64,
+        lead_us: u64,
+    ) -> Parameters {
         match self {
-            Self::Bucket(bucket) => bucket.refund(cost, charged_at, lead_us),
+            Self::Bucket(bucket) => bucket.refund(cost, charged_at + later_us, lead_us),
             Self::Window(window) => window.refund(cost, charged_at),
             Self::Counter(counter) => counter.refund(cost, charged_at),
             Self::Log(log) => log.refund(cost, charged_at),

@@ -1,21 +1,21 @@
 //! [`ServerTally`]: how often things happened, for metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 macro_rules! tally {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// How often things happened between this process and the server. For metrics: the counts are read
-        /// one after the other, while they go on.
+    (
+        $(#[$about:meta])* $tally:ident, $event:ident:
+        $($(#[$doc:meta])* $name:ident,)*
+    ) => {
+        $(#[$about])*
         #[derive(Debug, Default)]
-        pub struct ServerTally {
-            $($name: AtomicU64,)*
+        pub struct $tally {
+            $($name: std::sync::atomic::AtomicU64,)*
         }
 
-        impl ServerTally {
+        impl $tally {
             $($(#[$doc])*
             #[must_use]
             pub fn $name(&self) -> u64 {
-                self.$name.load(Ordering::Relaxed) // a lone count, read for people
+                self.$name.load(std::sync::atomic::Ordering::Relaxed) // a lone count, read for people
             })*
 
             /// All counts, with their names.
@@ -27,22 +27,31 @@ macro_rules! tally {
 
         #[allow(non_camel_case_types, reason = "the names of the counts")]
         #[derive(Debug, Clone, Copy)]
-        pub(crate) enum Count {
+        pub(crate) enum $event {
             $($name,)*
         }
 
-        impl ServerTally {
-            pub(crate) fn note(&self, count: Count) {
-                let count = match count {
-                    $(Count::$name => &self.$name,)*
+        impl $tally {
+            pub(crate) fn note(&self, event: $event) {
+                self.add(event, 1);
+            }
+
+            pub(crate) fn add(&self, event: $event, times: u64) {
+                let count = match event {
+                    $($event::$name => &self.$name,)*
                 };
-                count.fetch_add(1, Ordering::Relaxed); // nothing hangs on its order
+                count.fetch_add(times, std::sync::atomic::Ordering::Relaxed); // nothing hangs on its order
             }
         }
     };
 }
 
+pub(crate) use tally;
+
 tally! {
+    /// How often things happened between this process and the server. For metrics: the counts are read
+    /// one after the other, while they go on.
+    ServerTally, Count:
     /// Scripts that were run, each one round trip.
     round_trips,
     /// Calls that were not answered in time.

@@ -61,6 +61,12 @@ impl AtomicU64 {
     }
 
     /// As in `core`.
+    pub fn swap(&self, value: u64, order: Ordering) -> u64 {
+        spend();
+        self.0.swap(value, order)
+    }
+
+    /// As in `core`.
     pub fn compare_exchange(
         &self,
         from: u64,

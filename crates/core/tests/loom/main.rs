@@ -8,6 +8,7 @@ mod admitted;
 
 mod counter;
 mod holds;
+mod leased;
 mod log;
 mod lone;
 mod table;

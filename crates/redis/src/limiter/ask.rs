@@ -1,0 +1,304 @@
+//! [`RemoteLimiter::decide`]: from leases where there are, and from the server for the rest.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tidegate::core::Spent;
+use tidegate::{Allowance, Cost, Decision, Denial, Timestamp};
+
+use super::account::{Account, OwnerRef};
+use super::tally::Event;
+use super::{Inner, RemoteLimiter};
+use crate::answer::Answer;
+use crate::server::{Layer, Server, ServerError};
+
+/// One of a limiter's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LimitId(pub(super) usize);
+
+/// One layer of a call: by which limit, who calls, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask<'a> {
+    pub(super) limit: LimitId,
+    pub(super) caller: &'a str,
+    pub(super) cost: Cost,
+    pub(super) dry_run: bool,
+}
+
+impl<'a> Ask<'a> {
+    /// A call by `caller`, at this cost.
+    #[must_use]
+    pub const fn new(limit: LimitId, caller: &'a str, cost: Cost) -> Self {
+        Self { limit, caller, cost, dry_run: false }
+    }
+
+    /// The same, counted and answered, but never a reason to deny the call.
+    #[must_use]
+    pub const fn dry_run(self) -> Self {
+        Self { dry_run: true, ..self }
+    }
+
+    pub(super) const fn owner(&self) -> OwnerRef<'a> {
+        OwnerRef { limit: self.limit.0, caller: self.caller }
+    }
+}
+
+/// Who decided on a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DecidedBy {
+    /// The server.
+    Server,
+    /// A lease that this process holds, or a denial that it remembers.
+    Lease,
+    /// The limit's [`WhenDown`](super::WhenDown), since the server did not answer.
+    Fallback,
+}
+
+/// A layer that was decided here.
+pub(super) struct Here {
+    pub(super) account: Arc<Account>,
+    pub(super) spent: Spent,
+}
+
+/// What the layers of a call have spent here, or will ask the server for.
+pub(super) type Layers = SmallVec<[Option<Here>; 4]>;
+
+impl RemoteLimiter {
+    /// Whether all layers have room for their costs; charges all of them if so, and none if not.
+    ///
+    /// When the server does not answer, each limit's [`WhenDown`](super::WhenDown) decides.
+    ///
+    /// # Errors
+    /// When the layers are none that can be decided together.
+    pub async fn decide(&self, asks: &[Ask<'_>]) -> Result<Answer, ServerError> {
+        match self.decide_here(asks) {
+            Some(answer) => Ok(answer),
+            None => self.inner.decide_with_server(asks).await,
+        }
+    }
+
+    /// The same, if it can be decided from leases and memory alone; that takes no time to speak of, and
+    /// does not wait. `None` says that the server must be asked, and that nothing was charged.
+    #[inline]
+    pub fn decide_here(&self, asks: &[Ask<'_>]) -> Option<Answer> {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        if let [ask] = asks {
+            return inner.decide_one_here(ask, now);
+        }
+        let (layers, denied) = inner.spend_here(asks, now);
+        if denied.is_none() && layers.iter().all(Option::is_some) && !asks.is_empty() {
+            let decisions = layers.iter().flatten().map(|here| allowed_here(here.spent));
+            return Some(answer_here(asks, decisions));
+        }
+        undo(asks, &layers);
+        let (place, denial) = denied?;
+        inner.tally.note(Event::denied_here);
+        let stands = |index: usize| {
+            let allowance = Decision::Allow(Allowance::new(0, 0));
+            if index == place { Decision::Deny(denial) } else { allowance }
+        };
+        Some(answer_here(asks, (0..asks.len()).map(stands)))
+    }
+
+    /// Whether `caller` may spend `cost`, where a lease that this process holds says so: a yes in
+    /// nanoseconds. `false` is no denial: it says that the server must be asked.
+    #[inline]
+    #[must_use]
+    pub fn admit_here(&self, limit: LimitId, caller: &str, cost: Cost) -> bool {
+        let inner = &*self.inner;
+        let accounts = inner.accounts.pin();
+        let owner = OwnerRef { limit: limit.0, caller };
+        accounts.get(&owner).is_some_and(|account| {
+            account.note_call();
+            account.leased.spend(cost, inner.clock.now()).is_some()
+        })
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn decide_one_here(&self, ask: &Ask<'_>, now: Timestamp) -> Option<Answer> {
+        let accounts = self.accounts.pin();
+        let account = accounts.get(&ask.owner())?;
+        account.note_call();
+        if let Some(spent) = account.leased.spend(ask.cost, now) {
+            return Some(answer_here(&[*ask], [allowed_here(spent)]));
+        }
+        let denial = account.denial(ask.cost, now)?;
+        self.tally.note(Event::denied_here);
+        Some(answer_here(&[*ask], [Decision::Deny(denial)]))
+    }
+
+    /// Spends what is leased of each layer. The layer that is known to deny, if there is one.
+    pub(super) fn spend_here(
+        &self,
+        asks: &[Ask<'_>],
+        now: Timestamp,
+    ) -> (Layers, Option<(usize, Denial)>) {
+        let accounts = self.accounts.pin();
+        let mut layers = Layers::new();
+        for (index, ask) in asks.iter().enumerate() {
+            let Some(account) = accounts.get(&ask.owner()) else {
+                layers.push(None);
+                continue;
+            };
+            account.note_call();
+            let spent = account.leased.spend(ask.cost, now);
+            if spent.is_none()
+                && !ask.dry_run
+                && let Some(denial) = account.denial(ask.cost, now)
+            {
+                return (layers, Some((index, denial)));
+            }
+            layers.push(spent.map(|spent| Here { account: account.clone(), spent }));
+        }
+        (layers, None)
+    }
+
+    async fn decide_with_server(self: &Arc<Self>, asks: &[Ask<'_>]) -> Result<Answer, ServerError> {
+        check(asks)?;
+        let now = self.clock.now();
+        let (mut layers, denied) = self.spend_here(asks, now);
+        if denied.is_some() {
+            // Somebody was denied meanwhile. The server says more about all layers.
+            layers.resize_with(asks.len(), || None);
+        }
+        let missing: SmallVec<[usize; 4]> =
+            (0..asks.len()).filter(|index| layers[*index].is_none()).collect();
+        let asked = if missing.iter().any(|index| self.is_hot(&asks[*index], now)) {
+            self.renew(asks, &mut layers, &missing, now).await
+        } else {
+            self.tally.note(Event::by_server);
+            let sent: SmallVec<[Layer<'_>; 4]> =
+                missing.iter().map(|index| self.layer(&asks[*index])).collect();
+            let answer = self.server.decide(&sent).await;
+            if let Ok(answer) = &answer {
+                self.remember(asks, &missing, answer, now);
+            }
+            answer.map(|answer| answer.decisions)
+        };
+        let (decisions, by) = match asked {
+            Ok(decisions) => (decisions, DecidedBy::Server),
+            Err(error) if error.is_outage() => {
+                self.tally.note(Event::without_server);
+                (self.decide_without_server(asks, &layers), DecidedBy::Fallback)
+            }
+            Err(error) => {
+                undo(asks, &layers);
+                return Err(error);
+            }
+        };
+        Ok(self.join(asks, layers, decisions, by))
+    }
+
+    /// Remembers denials of hot keys.
+    fn remember(&self, asks: &[Ask<'_>], missing: &[usize], answer: &Answer, now: Timestamp) {
+        for (index, decision) in missing.iter().zip(&answer.decisions) {
+            let ask = &asks[*index];
+            let rules = self.limits[ask.limit.0].limit.leases();
+            if let (Some(denial), Some(rules)) = (decision.denial(), rules)
+                && let Some(account) = self.accounts.pin().get(&ask.owner())
+            {
+                account.deny(ask.cost, denial, now, rules.lasts());
+            }
+        }
+    }
+
+    /// The layer as the server is asked about it.
+    pub(super) fn layer(&self, ask: &Ask<'_>) -> Layer<'_> {
+        let limit = &*self.limits[ask.limit.0].limit;
+        let layer = Layer::new(limit, limit.key(ask.caller), ask.cost);
+        if ask.dry_run { layer.dry_run() } else { layer }
+    }
+
+    /// One answer of what was decided here and elsewhere. When a layer elsewhere denies, what was spent
+    /// here is given back.
+    fn join(
+        &self,
+        asks: &[Ask<'_>],
+        layers: Layers,
+        elsewhere: SmallVec<[Decision; 4]>,
+        by: DecidedBy,
+    ) -> Answer {
+        let mut elsewhere = elsewhere.into_iter();
+        let mut answer = answer_here(asks, []);
+        answer.decided_by.clear();
+        for layer in &layers {
+            let (decision, by) = match layer {
+                Some(here) => (allowed_here(here.spent), DecidedBy::Lease),
+                None => (elsewhere.next().unwrap_or_else(|| closed(self.retry())), by),
+            };
+            answer.decisions.push(decision);
+            answer.decided_by.push(by);
+        }
+        if !answer.is_allow() {
+            let lost = undo(asks, &layers);
+            self.tally.add(Event::lost_units, lost);
+        }
+        answer
+    }
+
+    /// Decides on the layers that the server would have decided on: all or nothing.
+    fn decide_without_server(&self, asks: &[Ask<'_>], layers: &Layers) -> SmallVec<[Decision; 4]> {
+        let missing =
+            asks.iter().zip(layers).filter(|(_, here)| here.is_none()).map(|(ask, _)| ask);
+        let share = |ask: &Ask<'_>| &self.limits[ask.limit.0].share;
+        let mut decisions = SmallVec::new();
+        let mut charged: SmallVec<[&Ask<'_>; 4]> = SmallVec::new();
+        let mut is_denied = false;
+        for ask in missing {
+            let decision = share(ask).decide(ask.caller, ask.cost);
+            let decision = decision.unwrap_or_else(|| closed(self.retry()));
+            if decision.is_allow() {
+                charged.push(ask);
+            } else {
+                is_denied |= !ask.dry_run;
+            }
+            decisions.push(decision);
+        }
+        if is_denied {
+            charged.iter().for_each(|ask| share(ask).undo(ask.caller, ask.cost));
+        }
+        decisions
+    }
+
+    /// When it may be worth to come again, while the server is down: in ns.
+    fn retry(&self) -> u64 {
+        self.server.retry_hint().as_nanos() as u64
+    }
+}
+
+/// A denial of a limit that nobody can look at.
+fn closed(retry_ns: u64) -> Decision {
+    Decision::Deny(Denial::exhausted(0, retry_ns, retry_ns))
+}
+
+fn allowed_here(spent: Spent) -> Decision {
+    Decision::Allow(Allowance::new(spent.left(), 0))
+}
+
+fn answer_here(asks: &[Ask<'_>], decisions: impl IntoIterator<Item = Decision>) -> Answer {
+    let enforced = asks.iter().enumerate();
+    let enforced = enforced.fold(0, |all, (index, ask)| all | u64::from(!ask.dry_run) << index);
+    let decided_by = asks.iter().map(|_| DecidedBy::Lease).collect();
+    Answer { decisions: decisions.into_iter().collect(), enforced, decided_by }
+}
+
+/// Gives back what was spent here. The units whose lease is gone already, which are lost.
+pub(super) fn undo(asks: &[Ask<'_>], layers: &[Option<Here>]) -> u64 {
+    let spent = asks.iter().zip(layers).filter_map(|(ask, here)| Some((ask.cost, here.as_ref()?)));
+    let lost = spent.filter(|(cost, here)| !here.account.leased.give_back(*cost, here.spent));
+    lost.map(|(cost, _)| cost.units()).sum()
+}
+
+fn check(asks: &[Ask<'_>]) -> Result<(), ServerError> {
+    if asks.is_empty() {
+        return Err(ServerError::NoLayers);
+    }
+    if asks.len() > Server::MAX_LAYERS {
+        return Err(ServerError::TooManyLayers { layers: asks.len() });
+    }
+    Ok(())
+}
