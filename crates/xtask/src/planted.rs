@@ -1,10 +1,16 @@
-//! `cargo xtask planted`: plants known bugs in a copy of the core, and counts those that its tests
+//! `cargo xtask planted`: plants known bugs in a copy of the code, and counts those that its tests
 //! catch. Unlike random mutations, these break protocols and orderings, which take the models to see.
 
+mod graft;
+
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -20,107 +26,231 @@ struct Planted {
 #[derive(Deserialize)]
 struct Bug {
     why: String,
+    /// The file, from the root.
     file: String,
     from: String,
     to: String,
+    /// The suite that is asked first, where that is not the first of its package.
+    by: Option<String>,
 }
 
 const BUGS: &str = "crates/core/tests/planted/bugs.toml";
 
-/// What may catch a bug, quickest first: a name, flags for the compiler, and arguments for cargo.
-const SUITES: [(&str, &str, &str); 3] = [
-    ("tests", "", "--lib --tests"),
-    ("shuttle", "--cfg shuttle", "--release --test histories"),
-    ("loom", "--cfg loom", "--release --test loom"),
+/// What may catch a bug in a package's files.
+struct Suite {
+    name: &'static str,
+    package: &'static str,
+    /// Flags for the compiler.
+    flags: &'static str,
+    /// Arguments for cargo.
+    arguments: &'static str,
+}
+
+/// Quickest first.
+const SUITES: [Suite; 4] = [
+    Suite {
+        name: "tests",
+        package: "core",
+        flags: "",
+        arguments: "-p tidegate-core --lib --tests",
+    },
+    Suite {
+        name: "shuttle",
+        package: "core",
+        flags: "--cfg shuttle",
+        arguments: "-p tidegate-core --release --test histories",
+    },
+    Suite {
+        name: "loom",
+        package: "core",
+        flags: "--cfg loom",
+        arguments: "-p tidegate-core --release --test loom",
+    },
+    Suite {
+        name: "tidegate",
+        package: "tidegate",
+        flags: "",
+        arguments: "-p tidegate --lib --tests",
+    },
+];
+
+/// Quick to build: nobody debugs these, and the models need no optimization across crates. What picks a
+/// bug is of nightly compilers; the stable one can do it too.
+const BUILD: [(&str, &str); 5] = [
+    ("RUSTC_BOOTSTRAP", "tidegate_core,tidegate"),
+    ("CARGO_INCREMENTAL", "1"),
+    ("CARGO_PROFILE_DEV_DEBUG", "0"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
 ];
 
 /// How long a suite may take. A bug that makes threads wait for ever is caught by this.
-const TOO_LONG: Duration = Duration::from_secs(400);
+const TOO_LONG: Duration = Duration::from_secs(600);
 
 /// Plants each bug, or those whose reason or file contains one of these texts.
 pub(crate) fn plant_all(only: &[String]) -> Result<(), Failure> {
     let text = read(&root().join(BUGS))?;
     let Planted { bug: bugs } =
         toml::from_str(&text).map_err(|error| Failure::new(format!("{BUGS}: {error}")))?;
-    let chosen = |bug: &&Bug| {
+    let chosen = |bug: &Bug| {
         only.is_empty() || only.iter().any(|text| bug.why.contains(text) || bug.file.contains(text))
     };
-    let bugs: Vec<_> = bugs.iter().filter(chosen).collect();
-    let copy = root().join("target/planted");
-    let (mut survivors, start) = (Vec::new(), Instant::now());
-    copy_tree(&copy)?;
-    if let Some(suite) = caught_by(&copy)? {
-        return Err(Failure::new(format!("{suite} fail with no bug planted; mend that first")));
-    }
-    for (index, bug) in bugs.iter().enumerate() {
-        let (file, sound) = plant(bug, &copy)?;
-        let caught = caught_by(&copy);
-        write(&file, &sound)?;
-        let caught = caught?;
-        let by = caught.unwrap_or("NOT CAUGHT");
-        let minutes = start.elapsed().as_secs() / 60;
-        println!(
-            "{:>3}/{} {minutes:>3} min  {by:<10}  {}: {}",
-            index + 1,
-            bugs.len(),
-            bug.file,
-            bug.why
-        );
+    let bugs: Vec<_> = bugs.into_iter().filter(chosen).collect();
+    let copy = Copy { folder: root().join("target/planted"), start: Instant::now() };
+    copy.refresh()?;
+    let alone = copy.graft_all(&bugs)?;
+    let (mut survivors, mut done) = (Vec::new(), 0);
+    let mut note = |bug: &Bug, caught: Option<String>| {
+        done += 1;
+        let by = caught.as_deref().unwrap_or("NOT CAUGHT");
+        let seconds = copy.start.elapsed().as_secs();
+        println!("{done:>3}/{} {seconds:>5} s  {}: {}", bugs.len(), bug.file, bug.why);
+        println!("              {by}");
         if caught.is_none() {
-            survivors.push(bug);
+            survivors.push(format!("  not caught: {}: {}", bug.file, bug.why));
         }
+    };
+    copy.expect_sound(&bugs)?;
+    for (index, bug) in bugs.iter().enumerate().filter(|(index, _)| !alone.contains(index)) {
+        note(bug, bug.catcher(&copy, index + 1)?);
+    }
+    for index in alone {
+        let bug = &bugs[index];
+        copy.refresh()?;
+        let text = read(&copy.folder.join(&bug.file))?;
+        copy.write(&bug.file, &text.replacen(&bug.from, &bug.to, 1))?;
+        note(bug, bug.catcher(&copy, 0)?);
     }
     println!("\n{} of {} planted bugs are caught", bugs.len() - survivors.len(), bugs.len());
+    survivors.iter().for_each(|survivor| println!("{survivor}"));
     if survivors.is_empty() { Ok(()) } else { Err(Failure::new("some bugs are not caught")) }
 }
 
-/// The workspace's files as git knows them, afresh; what was built there before stays. Copied once, so
-/// that whoever works on while this runs does not disturb it.
-fn copy_tree(copy: &Path) -> Result<(), Failure> {
-    let listed = command("git ls-files --cached --others --exclude-standard")
-        .output()
-        .map_err(|error| Failure::new(format!("git cannot be run: {error}")))?;
-    for file in String::from_utf8_lossy(&listed.stdout).lines() {
-        let (from, to) = (root().join(file), copy.join(file));
-        let Ok(text) = fs::read(&from) else { continue };
-        // A file that stays as it is keeps its time, so that it is not built again.
-        if fs::read(&to).is_ok_and(|old| old == text) {
-            continue;
+impl Bug {
+    /// The suites that may catch it, in the order in which they are asked.
+    fn suites(&self) -> Vec<&'static str> {
+        let package = self.file.split('/').nth(1);
+        let mut suites: Vec<_> = SUITES
+            .iter()
+            .filter(|suite| Some(suite.package) == package)
+            .map(|suite| suite.name)
+            .collect();
+        suites.sort_by_key(|suite| Some(*suite) != self.by.as_deref());
+        suites
+    }
+
+    /// The first test that fails, with its suite.
+    fn catcher(&self, copy: &Copy, number: usize) -> Result<Option<String>, Failure> {
+        for name in self.suites() {
+            for suite in SUITES.iter().filter(|suite| suite.name == name) {
+                let test = copy.caught_by(suite, number);
+                let test = test.map_err(|error| Failure::new(format!("{}: {error}", self.why)))?;
+                if let Some(test) = test {
+                    return Ok(Some(format!("{name}: {test}")));
+                }
+            }
         }
-        let folder = to.parent().expect("a file lies in a folder");
+        Ok(None)
+    }
+}
+
+/// A copy of the workspace, so that whoever works on while this runs does not disturb it.
+struct Copy {
+    folder: PathBuf,
+    start: Instant,
+}
+
+impl Copy {
+    /// The workspace's files as git knows them, afresh; what was built there before stays.
+    fn refresh(&self) -> Result<(), Failure> {
+        let listed = command("git ls-files --cached --others --exclude-standard")
+            .output()
+            .map_err(|error| Failure::new(format!("git cannot be run: {error}")))?;
+        for file in String::from_utf8_lossy(&listed.stdout).lines() {
+            if let Ok(text) = fs::read(root().join(file)) {
+                self.write_bytes(file, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), Failure> {
+        self.write_bytes(file, text.as_bytes())
+    }
+
+    /// A file that stays as it is keeps its time, so that it is not built again.
+    fn write_bytes(&self, file: &str, text: &[u8]) -> Result<(), Failure> {
+        let path = self.folder.join(file);
+        if fs::read(&path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        let folder = path.parent().expect("a file lies in a folder");
         fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&to, text))
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", to.display())))?;
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
     }
-    Ok(())
-}
 
-/// Plants the bug, and gives the file with its sound text.
-fn plant(bug: &Bug, copy: &Path) -> Result<(PathBuf, String), Failure> {
-    let path = copy.join("crates/core").join(&bug.file);
-    let text = read(&path)?;
-    if text.matches(&bug.from).count() != 1 {
-        return Err(Failure::new(format!(
-            "{BUGS}: `from` of \"{}\" must occur once in {}; bring it up to date",
-            bug.why, bug.file
-        )));
+    /// Puts all bugs into the copy that fit into one build, each with its number, and gives the indices
+    /// of the others.
+    fn graft_all(&self, bugs: &[Bug]) -> Result<Vec<usize>, Failure> {
+        let mut alone = Vec::new();
+        let files: BTreeSet<_> = bugs.iter().map(|bug| &*bug.file).collect();
+        for file in &files {
+            let text = read(&self.folder.join(file))?;
+            let mut changes = Vec::new();
+            for (index, bug) in bugs.iter().enumerate().filter(|(_, bug)| bug.file == *file) {
+                let mut places = text.match_indices(&bug.from);
+                let (Some((start, from)), None) = (places.next(), places.next()) else {
+                    return Err(Failure::new(format!(
+                        "{BUGS}: `from` of \"{}\" must occur once in {file}; bring it up to date",
+                        bug.why
+                    )));
+                };
+                let place = start..start + from.len();
+                changes.push(graft::Change { number: index + 1, place, to: &bug.to });
+            }
+            let (grafted, left) = graft::graft(&text, &changes)
+                .map_err(|error| Failure::new(format!("{file} cannot be read: {error}")))?;
+            self.write(file, &grafted)?;
+            alone.extend(left.into_iter().map(|number| number - 1));
+        }
+        let roots: BTreeSet<_> = files
+            .iter()
+            .filter_map(|file| Some(format!("{}/src/lib.rs", file.split_once("/src/")?.0)))
+            .collect();
+        for file in roots {
+            let text = read(&self.folder.join(&file))?;
+            self.write(&file, &graft::root(&text))?;
+        }
+        Ok(alone)
     }
-    write(&path, &text.replacen(&bug.from, &bug.to, 1))?;
-    Ok((path, text))
-}
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text)
-        .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
-}
+    /// Without a bug, all suites pass.
+    fn expect_sound(&self, bugs: &[Bug]) -> Result<(), Failure> {
+        let asked = |suite: &&Suite| bugs.iter().any(|bug| bug.suites().contains(&suite.name));
+        for suite in SUITES.iter().filter(asked) {
+            if let Some(test) = self.caught_by(suite, 0)? {
+                let name = suite.name;
+                return Err(Failure::new(format!(
+                    "{name}: {test} with no bug planted; mend that first"
+                )));
+            }
+            println!("{:>13} s  {} pass without a bug", self.start.elapsed().as_secs(), suite.name);
+        }
+        Ok(())
+    }
 
-/// The first suite that fails on the copy. One that cannot be built has caught nothing.
-fn caught_by(copy: &Path) -> Result<Option<&'static str>, Failure> {
-    for (name, flags, arguments) in SUITES {
-        let target = copy.join("target").join(name).display().to_string();
+    /// The test that fails with this bug, or what else went wrong. A suite that cannot be built has
+    /// caught nothing.
+    fn caught_by(&self, suite: &Suite, number: usize) -> Result<Option<String>, Failure> {
+        let target = self.folder.join("target").join(suite.name).display().to_string();
         let cargo = |extra: &str| {
-            let mut cargo = command(&format!("cargo test -q -p tidegate-core {arguments} {extra}"));
-            cargo.current_dir(copy).env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &target);
+            let mut cargo = command(&format!("cargo test {} {extra}", suite.arguments));
+            cargo.current_dir(&self.folder).envs(BUILD).env("CARGO_TARGET_DIR", &target);
+            cargo.env(graft::VARIABLE, number.to_string());
+            if !suite.flags.is_empty() {
+                cargo.env("RUSTFLAGS", suite.flags);
+            }
             cargo
         };
         let built = cargo("--no-run").output();
@@ -129,34 +259,49 @@ fn caught_by(copy: &Path) -> Result<Option<&'static str>, Failure> {
             let reason = String::from_utf8_lossy(&built.stderr);
             return Err(Failure::new(format!("a planted bug does not build:\n{reason}")));
         }
-        if !passes(cargo(""))? {
-            return Ok(Some(name));
-        }
+        first_failure(cargo(""))
     }
-    Ok(None)
 }
 
-fn passes(mut tests: Command) -> Result<bool, Failure> {
+/// Runs tests up to the first that fails. What the others would say does not matter then.
+fn first_failure(mut tests: Command) -> Result<Option<String>, Failure> {
     let cannot = |error| Failure::new(format!("cargo cannot be run: {error}"));
     let mut child = tests
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
         .map_err(cannot)?;
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().map_err(cannot)? {
-            return Ok(status.success());
-        }
-        if start.elapsed() > TOO_LONG {
-            // The whole group: cargo's child would go on.
-            let _ = command(&format!("kill -KILL -- -{}", child.id())).status();
-            let _ = child.wait();
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(100));
+    // The whole group: cargo's child would go on.
+    let kill = format!("kill -KILL -- -{}", child.id());
+    let (done, waits) = mpsc::channel::<()>();
+    let is_late = Arc::new(AtomicBool::new(false));
+    let watch = {
+        let (kill, is_late) = (kill.clone(), is_late.clone());
+        std::thread::spawn(move || {
+            if waits.recv_timeout(TOO_LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
+                is_late.store(true, Ordering::Relaxed); // read after the join
+                let _ = command(&kill).status();
+            }
+        })
+    };
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let failed = output.lines().map_while(Result::ok).find_map(|line| {
+        let test = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+        Some(test.trim_end_matches(" - should panic").to_owned())
+    });
+    if failed.is_some() {
+        let _ = command(&kill).status();
     }
+    let status = child.wait().map_err(cannot)?;
+    drop(done);
+    let _ = watch.join();
+    Ok(match failed {
+        Some(test) => Some(test),
+        None if is_late.load(Ordering::Relaxed) => Some("it took too long".to_owned()),
+        None if !status.success() => Some(format!("it ended with {status}")),
+        None => None,
+    })
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

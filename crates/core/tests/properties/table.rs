@@ -10,14 +10,14 @@ use tidegate_core::{
 
 use crate::history::{self, Call, Clock, Kind, Walk, cost_of};
 
-struct Memory {
-    lines: Vec<Line>,
-    ring: Vec<AtomicU64>,
-    tally: Tally,
+pub struct Memory {
+    pub lines: Vec<Line>,
+    pub ring: Vec<AtomicU64>,
+    pub tally: Tally,
 }
 
 impl Memory {
-    fn new(lines: usize, words: usize) -> Self {
+    pub fn new(lines: usize, words: usize) -> Self {
         Self {
             lines: (0..lines).map(|_| Line::new()).collect(),
             ring: (0..lines * 4 * words).map(|_| AtomicU64::new(0)).collect(),
@@ -25,13 +25,13 @@ impl Memory {
         }
     }
 
-    fn table<P: Protocol>(&self, protocol: P) -> Table<P, Borrowed<'_>> {
+    pub fn table<P: Protocol>(&self, protocol: P) -> Table<P, Borrowed<'_>> {
         Table::new(protocol, Borrowed::new(&self.lines, &self.ring, &self.tally)).unwrap()
     }
 }
 
 /// A hash as good as a real one.
-fn key(number: u64) -> Key {
+pub fn key(number: u64) -> Key {
     let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -65,10 +65,7 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
         });
         match call.kind {
             Kind::Decide => {
-                prop_assert_eq!(
-                    table.peek(key(user), cost, now).is_allow(),
-                    limiter.peek(cost, now).is_allow()
-                );
+prop_assert_eq!(table.peek(key(user), cost, now), limiter.peek(cost, now));
                 let seat = *seats.entry(user).or_insert_with(|| seated.seat(key(user)));
                 prop_assert_eq!(seated.peek_in(&seat, cost, now), limiter.peek(cost, now));
                 let foreseen = seated.foresee_in(&seat, cost, now).err();
@@ -351,6 +348,9 @@ fn an_algorithm_of_ones_own_gives_its_idle_slots_to_other_keys() {
         let now = Timestamp::from_nanos(10_000_000_000 + user * 250_000_000);
         assert!(table.decide(key(user), Cost::ONE, now).is_allow(), "{user}");
         assert!(!table.decide(key(user), Cost::ONE, now).is_allow(), "{user}");
+        // Those who are not idle keep their slots.
+        let live = user.saturating_sub(3)..user;
+        assert!(live.into_iter().all(|user| !table.peek(key(user), Cost::ONE, now).is_allow()));
     }
 }
 
