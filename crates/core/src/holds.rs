@@ -207,7 +207,8 @@ impl fmt::Display for Held {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use core::time::Duration;
 

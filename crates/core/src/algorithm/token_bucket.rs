@@ -124,7 +124,7 @@ impl TokenBucket {
     /// Whether a nanosecond is a whole number of ticks.
     #[inline]
     const fn is_exact(&self) -> bool {
-        self.rate == 1 << 62 || self.rate == 1 << 63
+        self.rate == 1 << 63 // two: one alone is never chosen
     }
 
     /// The least wait after `now` until `ticks` reaches `due`.
@@ -217,5 +217,64 @@ impl Algorithm for TokenBucket {
     #[inline]
     fn idle_rank(&self, word: u64) -> u64 {
         word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Ratios that take the most of the arithmetic: small ones, and long periods.
+    fn buckets() -> impl Strategy<Value = TokenBucket> {
+        let small = (1..9_u64, 1..9_u64);
+        let large = (1..1_u64 << 48, 1..Quota::MAX_PERIOD.as_nanos() as u64);
+        prop_oneof![small, large].prop_filter_map("too fast", |(units, period_ns)| {
+            TokenBucket::new(Quota::new(units, Duration::from_nanos(period_ns)).ok()?).ok()
+        })
+    }
+
+    /// The longest wait at two ticks a nanosecond, and a little less.
+    const LONGEST: u64 = MAX_WAIT / 2 - 4;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
+
+        /// Up to the longest that is told, and about whole numbers of nanoseconds.
+        #[test]
+        fn a_wait_is_the_least_that_does(
+            bucket in buckets(),
+            now_ns in 0..1_u64 << 61,
+            wait_ns in prop_oneof![0..100_u64, 0..LONGEST, LONGEST - 100..LONGEST],
+            off in -3..4_i64,
+        ) {
+            let now = Timestamp::from_nanos(now_ns);
+            let reached = bucket.ticks(Timestamp::from_nanos(now_ns + wait_ns));
+            let due = reached.saturating_add_signed(off);
+            let wait = bucket.wait_ns(due, now);
+            prop_assert!(bucket.ticks(Timestamp::from_nanos(now_ns + wait)) >= due, "too short");
+            let early = wait.checked_sub(1).map(|ns| Timestamp::from_nanos(now_ns + ns));
+            prop_assert!(early.is_none_or(|early| bucket.ticks(early) < due), "too long");
+        }
+
+        #[test]
+        fn a_bucket_is_idle_from_when_it_says_on(bucket in buckets(), word in 0..1_u64 << 62) {
+            let idle_at = bucket.idle_at(word);
+            prop_assert!(bucket.is_idle(word, idle_at));
+            let early = idle_at.as_nanos().checked_sub(1).map(Timestamp::from_nanos);
+            prop_assert!(early.is_none_or(|early| !bucket.is_idle(word, early)));
+        }
+    }
+
+    #[test]
+    fn a_wait_longer_than_any_is_told_as_the_longest() {
+        let bucket = TokenBucket::new(Quota::per_second(1)).unwrap();
+        let now = Timestamp::from_secs(5);
+        for due in [bucket.ticks(now) + MAX_WAIT, bucket.ticks(now) + MAX_WAIT + 1, u64::MAX] {
+            assert_eq!(bucket.wait_ns(due, now), MAX_WAIT / 2, "two ticks a nanosecond");
+        }
     }
 }

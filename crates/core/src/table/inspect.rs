@@ -81,13 +81,17 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use std::vec::Vec;
 
     use super::slot::Head;
     use super::*;
-    use crate::{Algorithm, Borrowed, FixedWindow, Key, Quota, Tally, TokenBucket};
+    use crate::sync::AtomicU64;
+    use crate::{
+        Algorithm, Borrowed, FixedWindow, Key, Quota, SlidingWindowCounter, Tally, TokenBucket,
+    };
 
     /// Three sets, so that there is a first, a middle and a last.
     const LINES: usize = 3 * set::LINES;
@@ -175,6 +179,27 @@ mod tests {
     #[test]
     fn of_two_slots_that_are_idle_at_one_time_the_one_with_more_left_is_given_up() {
         the_stale_slot_is_given_up(FixedWindow::new(Quota::per_minute(6)).unwrap());
+    }
+
+    /// Both have the same head, so it is told by what lies beside it.
+    #[test]
+    fn of_two_slots_with_one_head_the_one_with_less_in_its_ring_is_given_up() {
+        let counter = SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap();
+        let words = LINES * SLOTS * counter.ring_words();
+        let ring: Vec<_> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        for set in 0..3 {
+            let (lines, tally) = (lines(), Tally::new());
+            let table = Table::new(counter, Borrowed::new(&lines, &ring, &tally)).unwrap();
+            for (units, seconds) in [(3, 0), (1, 15)] {
+                assert!(table.decide(key(set), Cost::new(units), at(seconds)).is_allow());
+            }
+            let whole = live_slot(&lines);
+            let head = slot::load(slot(&lines, whole));
+            slot::swap(slot(&lines, whole - 1), Head { tag: 0, word: 0 }, head).unwrap();
+            assert_eq!(table.mend(at(15)), 1);
+            assert_eq!(live_slot(&lines), whole, "set {set}");
+            assert_eq!(table.peek(key(set), Cost::ZERO, at(15)).remaining(), 6);
+        }
     }
 
     #[test]

@@ -210,7 +210,8 @@ impl<'a> Set<'a> {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use super::*;
     use crate::protocol::{Cell, Swap};
@@ -231,6 +232,17 @@ mod tests {
 
         fn ring(&self) -> &[AtomicU64] {
             self.0.ring()
+        }
+    }
+
+    #[test]
+    fn a_table_uses_whole_sets() {
+        let used = [1, 127, 128, 129, 200, 255, 256, 257].map(whole_sets);
+        assert_eq!(used, [1, 127, 128, 128, 128, 128, 256, 256]);
+        for lines in [128, 129, 256, 1 << 20] {
+            let last = home_line(whole_sets(lines), Key::from_hash(u64::MAX));
+            assert_eq!(last, whole_sets(lines) - 1);
+            assert_eq!(set_of(last, whole_sets(lines)), (last + 1 - LINES, last + 1));
         }
     }
 

@@ -254,7 +254,8 @@ impl Cell for SlotCell<'_> {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use super::*;
 
@@ -267,6 +268,7 @@ mod tests {
             assert!(!head.is_unused());
             assert!(seen.insert(head.tag & VERSION));
             assert_eq!(head.confirmed().tag & VERSION, head.tag & VERSION);
+            assert_ne!(head.given_up().tag & VERSION, head.tag & VERSION);
         }
         assert!(!seen.contains(&0), "0 is for slots that were never used");
         assert!(seen.contains(&(head.given_up().tag & VERSION)), "all were seen");

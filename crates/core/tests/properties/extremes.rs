@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidegate_core::{
-    AtomicU64, Cost, FixedWindow, Limiter, Protocol, Quota, SlidingWindowCounter, SlidingWindowLog,
-    Timestamp, TokenBucket,
+    AtomicU64, Cost, FixedWindow, Limiter, Protocol, Quota, QuotaError, SlidingWindowCounter,
+    SlidingWindowLog, Timestamp, TokenBucket,
 };
 
 /// Charged without end, a limit denies; one charge more does not make it come round to free.
@@ -46,4 +46,53 @@ fn costs_beyond_all_bounds_are_denied_for_ever() {
             assert_eq!(denial.remaining(), 3);
         }
     }
+}
+
+/// Debt at the end of time stays debt: no later time will pay it off.
+#[test]
+fn debt_at_the_end_of_time_is_never_forgiven() {
+    fn check<P: Protocol>(protocol: P) {
+        let ring: Vec<_> = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
+        let limiter = Limiter::with_ring(protocol, ring);
+        for units in [5, 1, 7] {
+            limiter.charge(Cost::new(units), Timestamp::MAX);
+            for now in [Timestamp::MAX, Timestamp::from_secs(1_700_000_000)] {
+                assert!(!limiter.decide(Cost::ONE, now).is_allow(), "{now:?}");
+                assert_eq!(limiter.peek(Cost::ZERO, now).remaining(), 0, "{now:?}");
+            }
+        }
+    }
+    let quota = Quota::per_minute(3);
+    check(TokenBucket::new(quota).unwrap());
+    check(FixedWindow::new(quota).unwrap());
+    check(SlidingWindowCounter::new(quota, 6).unwrap());
+    check(SlidingWindowLog::new(quota).unwrap());
+}
+
+#[test]
+fn a_burst_takes_ten_years_to_refill_at_most() {
+    let bucket = TokenBucket::new(Quota::per_second(1)).unwrap();
+    let most = 10 * 365 * 24 * 3_600;
+    assert_eq!(bucket.with_burst(most).map(|bucket| bucket.burst()), Ok(most));
+    for burst in [0, most + 1] {
+        assert_eq!(bucket.with_burst(burst), Err(QuotaError::Burst { burst, max: most }));
+    }
+}
+
+/// What was never charged, or not there, frees nothing.
+#[test]
+fn a_refund_of_a_charge_that_was_never_made_frees_nothing() {
+    fn check<P: Protocol>(protocol: P) {
+        let ring: Vec<_> = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
+        let limiter = Limiter::with_ring(protocol, ring);
+        let at = |s: u64| Timestamp::from_secs(1_700_000_000 / 60 * 60 + s);
+        limiter.charge(Cost::new(3), at(5));
+        for charged in [at(65), at(1_000)] {
+            limiter.refund(Cost::ONE, charged, at(30));
+            assert!(!limiter.decide(Cost::ONE, at(30)).is_allow(), "{charged:?}");
+        }
+    }
+    let quota = Quota::per_minute(3);
+    check(FixedWindow::new(quota).unwrap());
+    check(SlidingWindowCounter::new(quota, 6).unwrap());
 }

@@ -111,6 +111,18 @@ fn no_more_than_so_many_records_are_looked_at() {
     assert!((0..64).all(|_| holds.note(held, now, 0, now).is_some()));
     assert_eq!(holds.note(held, now, 0, now), None, "64 are in use from the first on");
     assert!(holds.note(held, now, 64 + 65, now).is_some(), "another hint finds the last");
+    assert_eq!(holds.note(held, now, usize::MAX, now), None, "any hint will do");
     let none: Holds<[Hold; 0]> = Holds::new([]);
     assert_eq!(none.note(held, now, 0, now), None);
+}
+
+#[test]
+fn a_hint_says_where_the_search_begins() {
+    let holds = Holds::new((0..130).map(|_| Hold::new()).collect::<Vec<_>>());
+    let now = Timestamp::from_secs(1_000);
+    let held = Held { key: Key::from_hash(1), cost: Cost::ONE, charged_at: now };
+    assert!((0..64).all(|_| holds.note(held, now, 0, now).is_some()));
+    // The first of all again, after so many rounds.
+    assert_eq!(holds.note(held, now, 130 * 70, now), None);
+    assert!(holds.note(held, now, 130 * 70 + 1, now).is_some());
 }

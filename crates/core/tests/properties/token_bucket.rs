@@ -234,3 +234,19 @@ fn debt_is_paid_off_before_anything_is_admitted() {
     assert!(!limiter.decide(Cost::ONE, after(1_599)).is_allow());
     assert!(limiter.decide(Cost::ONE, after(1_600)).is_allow());
 }
+
+/// Also where a unit takes no whole number of nanoseconds.
+#[test]
+fn a_refund_at_once_gives_back_all_of_the_charge() {
+    for units in [7, 60, 6_000, 1_000_003] {
+        let limiter = Limiter::new(TokenBucket::new(Quota::per_minute(units)).unwrap());
+        for ns in [0, 1, 123_456_789, 1 << 60] {
+            let now = Timestamp::from_nanos(ns);
+            let before = limiter.peek(Cost::ZERO, now);
+            assert!(limiter.decide(Cost::new(5), now).is_allow());
+            limiter.refund(Cost::new(5), now, now);
+            assert_eq!(limiter.peek(Cost::ZERO, now).remaining(), before.remaining());
+            assert_eq!(limiter.peek(Cost::ZERO, now).reset_after(), before.reset_after());
+        }
+    }
+}
