@@ -7,6 +7,7 @@ mod mutants;
 mod planted;
 mod python;
 mod run;
+mod sanitize;
 mod servers;
 mod test;
 
@@ -62,11 +63,13 @@ enum Chore {
         /// One part of so many, such as `0/8` [default: all, about three hours]
         shard: Option<String>,
     },
-    /// Plants known bugs in a copy of the core, one at a time, and counts those that are caught.
+    /// Plants known bugs in a copy of the code, one at a time, and counts those that are caught.
     Planted {
         /// Only those whose reason or file contains one of these [default: all, about half an hour]
         only: Vec<String>,
     },
+    /// Tests threads and shared memory under AddressSanitizer and ThreadSanitizer.
+    Sanitize,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Chore::Test { only } => test::all(&only),
         Chore::Mutants { shard } => mutants::all(shard.as_deref()),
         Chore::Planted { only } => planted::plant_all(&only),
+        Chore::Sanitize => sanitize::all(),
         Chore::Bench { arguments } => bench(&arguments),
         Chore::Crash { kills } => crash::all(kills),
         Chore::Counts { record } => counts::all(record),

@@ -65,7 +65,7 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
         });
         match call.kind {
             Kind::Decide => {
-prop_assert_eq!(table.peek(key(user), cost, now), limiter.peek(cost, now));
+                prop_assert_eq!(table.peek(key(user), cost, now), limiter.peek(cost, now));
                 let seat = *seats.entry(user).or_insert_with(|| seated.seat(key(user)));
                 prop_assert_eq!(seated.peek_in(&seat, cost, now), limiter.peek(cost, now));
                 let foreseen = seated.foresee_in(&seat, cost, now).err();
