@@ -111,25 +111,29 @@ pub(crate) fn plant_all(only: &[String]) -> Result<(), Failure> {
     copy.refresh()?;
     let alone = copy.graft_all(&bugs)?;
     let (mut survivors, mut done) = (Vec::new(), 0);
-    let mut note = |bug: &Bug, caught: Option<String>| {
+    let mut note = |bug: &Bug, caught: Result<String, &str>| {
         done += 1;
-        let by = caught.as_deref().unwrap_or("NOT CAUGHT");
+        let by = caught.as_deref().unwrap_or_else(|reason| reason);
         let seconds = copy.start.elapsed().as_secs();
         println!("{done:>3}/{} {seconds:>5} s  {}: {}", bugs.len(), bug.file, bug.why);
         println!("              {by}");
-        if caught.is_none() {
-            survivors.push(format!("  not caught: {}: {}", bug.file, bug.why));
+        if let Err(reason) = &caught {
+            survivors.push(format!("  {reason}: {}: {}", bug.file, bug.why));
         }
     };
     for (index, bug) in bugs.iter().enumerate().filter(|(index, _)| !alone.contains(index)) {
-        note(bug, bug.catcher(&copy, index + 1)?);
+        note(bug, bug.catcher(&copy, index + 1)?.ok_or("NOT CAUGHT"));
     }
     for index in alone {
         let bug = &bugs[index];
         copy.refresh()?;
         let text = read(&copy.folder.join(&bug.file))?;
+        if text.matches(&bug.from).count() != 1 {
+            note(bug, Err("`from` must occur once; bring it up to date"));
+            continue;
+        }
         copy.write(&bug.file, &text.replacen(&bug.from, &bug.to, 1))?;
-        note(bug, bug.catcher(&copy, 0)?);
+        note(bug, bug.catcher(&copy, 0)?.ok_or("NOT CAUGHT"));
     }
     println!("\n{} of {} planted bugs are caught", bugs.len() - survivors.len(), bugs.len());
     survivors.iter().for_each(|survivor| println!("{survivor}"));
@@ -210,16 +214,15 @@ impl Copy {
         for file in &files {
             let text = read(&self.folder.join(file))?;
             let mut changes = Vec::new();
+            // One that has no place, or several, is told with those that are planted alone.
             for (index, bug) in bugs.iter().enumerate().filter(|(_, bug)| bug.file == *file) {
                 let mut places = text.match_indices(&bug.from);
-                let (Some((start, from)), None) = (places.next(), places.next()) else {
-                    return Err(Failure::new(format!(
-                        "{BUGS}: `from` of \"{}\" must occur once in {file}; bring it up to date",
-                        bug.why
-                    )));
-                };
-                let place = start..start + from.len();
-                changes.push(graft::Change { number: index + 1, place, to: &bug.to });
+                if let (Some((start, from)), None) = (places.next(), places.next()) {
+                    let place = start..start + from.len();
+                    changes.push(graft::Change { number: index + 1, place, to: &bug.to });
+                } else {
+                    alone.push(index);
+                }
             }
             let (grafted, left) = graft::graft(&text, &changes)
                 .map_err(|error| Failure::new(format!("{file} cannot be read: {error}")))?;
