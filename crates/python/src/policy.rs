@@ -160,8 +160,8 @@ impl Policy {
             .on_missing_key(self::missing_key(missing_key)?)
             .costing(cost.map_or(CostRule::LlmTokens, |cost| CostRule::Fixed(cost.0)));
         let lifetime: Duration = seconds(reservation_expires)?;
-        let rule = match (&file, cost) {
-            (Some(file), None) => {
+        let rule = match &file {
+            Some(file) if rule.is_settled_later() => {
                 rule.with_expiring_reservations(file, lifetime).map_err(of_rule)?
             }
             _ => rule,
@@ -243,6 +243,13 @@ impl Policy {
     /// reservations that were. A request that is denied looks for itself.
     fn return_expired(&self) -> usize {
         self.policy.return_expired()
+    }
+
+    /// Keeps what this process has reserved in a shared file from expiring, and tells how many reservations
+    /// that are. For a timer, every 20 seconds, where concurrent requests are limited; the middleware and
+    /// the dependencies have one.
+    fn renew_reservations(&self) -> usize {
+        self.policy.renew_reservations()
     }
 
     /// Whether it limits concurrent requests, and so wants to know when one ends.

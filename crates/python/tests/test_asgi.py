@@ -1,5 +1,7 @@
 """The middleware for ASGI."""
 
+import asyncio
+import pathlib
 from typing import Any
 
 import httpx
@@ -63,6 +65,34 @@ async def test_reservations_are_the_applications_to_settle() -> None:
         assert (await calls.get("/", headers={"X-User": "alice"})).status_code == 429
     left = policy.peek(ip="192.0.2.2", user="alice", llm_tokens=0).standings[1].remaining
     assert left == 300, "one was settled, the other keeps its charge"
+
+
+async def test_requests_that_run_keep_their_places_and_leave_them(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = '[[rule]]\nname = "one"\nlimit = "1 concurrent"\nkey = "global"'
+    policy, go, renewed = Policy(rule, shared=tmp_path / "limits"), asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("tidegate._running._EVERY_SECONDS", 0.001)
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        if scope["path"] == "/fails":
+            raise KeyError
+        await app(scope, receive, send)
+
+    async with client(RateLimitMiddleware(waits, policy)) as calls:
+        first = asyncio.create_task(calls.get("/"))
+        while policy.renew_reservations() == 0:
+            await asyncio.sleep(0)
+        assert (await calls.get("/")).status_code == 429
+        asyncio.get_running_loop().call_later(0.01, renewed.set)
+        await renewed.wait()  # some renewals later
+        go.set()
+        assert (await first).status_code == 200
+        with pytest.raises(KeyError):
+            await calls.get("/fails")
+        assert (await calls.get("/")).status_code == 200
+    assert policy.renew_reservations() == 0
 
 
 @pytest.mark.parametrize("can_answer", [True, False])

@@ -141,6 +141,45 @@ async def test_a_stream_is_settled_when_it_ends_and_carries_the_fields(clock: Fa
     assert budget.policy.peek(user="alice", llm_tokens=0).standings[0].remaining == 900
 
 
+async def test_a_stream_whose_client_hangs_up_is_settled_by_what_came_so_far(clock: FakeClock) -> None:
+    app = FastAPI()
+    install(app)
+    budget = limit("1000/day", key=user, cost=lambda: 600, algorithm="fixed-window", clock=clock)
+    settled = asyncio.Event()
+
+    @app.get("/")
+    async def chat(tokens: Annotated[Reservation, Depends(budget)]) -> StreamingResponse:
+        async def words() -> Any:
+            used = 0
+            try:
+                while True:
+                    used += 1
+                    yield "word "
+                    await asyncio.sleep(0)
+            finally:
+                tokens.settle(used)
+                settled.set()
+
+        return StreamingResponse(words())
+
+    sent = asyncio.Semaphore(0)
+
+    async def send(_: Any) -> None:
+        sent.release()
+
+    async def receive() -> dict[str, Any]:
+        for _ in range(20):
+            await sent.acquire()
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b""}
+    scope |= {"headers": [(b"authorization", b"Bearer alice")], "client": ("192.0.2.1", 1)}
+    await app(scope, receive, send)
+    await asyncio.wait_for(settled.wait(), 10)
+    left = budget.policy.peek(user="alice", llm_tokens=0).standings[0].remaining
+    assert 900 < left < 1_000, "some words, and not all that was reserved"
+
+
 async def test_concurrent_requests_are_limited_while_they_run() -> None:
     app, go = FastAPI(), asyncio.Event()
     at_a_time = limit("2 concurrent", key="global")

@@ -1,5 +1,6 @@
 """The middleware for WSGI, around Flask."""
 
+import pytest
 from flask import Flask, request
 
 from tidegate import Policy
@@ -48,3 +49,9 @@ def test_requests_are_limited_and_answers_get_the_fields() -> None:
     assert calls.get("/café").status_code == 200, "another client"
     assert calls.get("/missing").status_code == 404
     assert policy.peek(user="alice", llm_tokens=0).standings[0].remaining == 997
+
+
+def test_concurrent_requests_are_for_asgi() -> None:
+    policy = Policy('[[rule]]\nname = "one"\nlimit = "1 concurrent"\nkey = "global"')
+    with pytest.raises(ValueError, match=r"tidegate\.asgi"):
+        RateLimitMiddleware(Flask(__name__).wsgi_app, policy)

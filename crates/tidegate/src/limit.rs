@@ -153,8 +153,8 @@ impl Limit {
 
     /// At most the rate's units in any window of its period, in the way that fits: by a
     /// [log](Self::sliding_window_log) up to [`LOG_UNITS`](Self::LOG_UNITS), and above by a
-    /// [counter](Self::sliding_window_counter) of as many epochs as there can be, in which a unit can
-    /// count a sixtieth of the window too long.
+    /// [counter](Self::sliding_window_counter) of [`DEFAULT_EPOCHS`](Self::DEFAULT_EPOCHS), in which a unit
+    /// can count a thirtieth of the window too long.
     ///
     /// ```
     /// use tidegate::{AlgorithmName, Limit};
@@ -170,7 +170,7 @@ impl Limit {
     pub fn sliding_window(rate: Rate) -> Result<Self, LimitError> {
         match rate.units() <= Self::LOG_UNITS {
             true => Self::sliding_window_log(rate),
-            false => Self::sliding_window_counter(rate, SlidingWindowCounter::MAX_EPOCHS),
+            false => Self::sliding_window_counter(rate, Self::DEFAULT_EPOCHS),
         }
     }
 

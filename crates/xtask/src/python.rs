@@ -17,6 +17,7 @@ pub(crate) fn test() -> Result<(), Failure> {
     make_environment()?;
     install_wheel()?;
     let python = format!("{BIN}/python");
+    run(&format!("{python} crates/python/tests/clean_install.py {}", wheel()?))?;
     run(&format!(
         "{python} -m pytest -q -n 4 --dist loadgroup -c crates/python/pyproject.toml crates/python/tests"
     ))?;
@@ -59,6 +60,15 @@ fn install_wheel() -> Result<(), Failure> {
         "{BIN}/python -m pip install -q --no-index --no-deps --force-reinstall \
          --find-links {PLACE}/dist tidegate"
     ))
+}
+
+fn wheel() -> Result<String, Failure> {
+    let missing = |error| Failure::new(format!("{PLACE}/dist has no wheel: {error}"));
+    let mut files = fs::read_dir(root().join(PLACE).join("dist")).map_err(missing)?;
+    let first = files.next().transpose().map_err(missing)?;
+    let name = first.map(|file| file.file_name().to_string_lossy().into_owned());
+    name.map(|name| format!("{PLACE}/dist/{name}"))
+        .ok_or_else(|| Failure::new(format!("{PLACE}/dist has no wheel")))
 }
 
 /// The suite that `limits` has for storages, from its source: the tests are not in its wheel.

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from . import Policy, Verdict
+from ._running import Running
 
 __all__ = ["RateLimitMiddleware", "reservation_of"]
 
@@ -47,7 +48,7 @@ class RateLimitMiddleware:
     ) -> None:
         self._app = app
         self._decide = policy.decide_scope
-        self._is_concurrent = policy.is_concurrent
+        self._running = Running(policy) if policy.is_concurrent else None
         self._user = user
         self._llm_tokens = llm_tokens
 
@@ -74,9 +75,9 @@ class RateLimitMiddleware:
         if reservation is None:
             return await self._app(scope, receive, send_with_fields)
         scope[_RESERVATION] = reservation
-        if not self._is_concurrent:
+        if self._running is None:
             return await self._app(scope, receive, send_with_fields)
-        with reservation:
+        with self._running.holding(reservation):
             await self._app(scope, receive, send_with_fields)
 
 

@@ -40,6 +40,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import FakeClock, LimitExceeded, Policy, Reservation, Verdict
+from ._running import Running
 
 __all__ = ["RESPONSES", "Denied", "Enforced", "enforce", "install", "limit"]
 
@@ -153,6 +154,10 @@ class Enforced:
 class Concurrent(Enforced):
     """As `Enforced`, for limits of concurrent requests: it sees the response end."""
 
+    def __init__(self, policy: Policy, *keys_and_costs: Callable[..., Any] | None) -> None:
+        super().__init__(policy, *keys_and_costs)
+        self._running = Running(policy)
+
     async def __call__(  # type: ignore[override]
         self,
         connection: HTTPConnection,
@@ -164,7 +169,7 @@ class Concurrent(Enforced):
         if verdict.reservation is None:
             yield verdict
         else:
-            with verdict.reservation as reservation:
+            with self._running.holding(verdict.reservation) as reservation:
                 yield reservation
 
 

@@ -15,7 +15,7 @@ Options, in the URI's query (``tidegate://?keys=100000``) or as keyword argument
 
 Fixed windows count from the first hit on, and expire up to 62.5 ms late. Moving windows in memory are
 exact, and take up to 8 bytes per hit. In a file, whose room is taken beforehand, they are exact up to 128
-hits; above that a hit can count a sixtieth of the window too long, never too short.
+hits; above that a hit can count a thirtieth of the window too long, never too short.
 Sliding window counters weigh the window before as ``limits`` does; each is decided in one atomic step.
 """
 

@@ -42,6 +42,10 @@ class RateLimitMiddleware:
         user: Callable[[Environ], str | None] | None = None,
         llm_tokens: Callable[[Environ], int] | None = None,
     ) -> None:
+        if policy.is_concurrent:
+            raise ValueError(
+                "a limit of concurrent requests is for tidegate.asgi, which sees them end"
+            )
         self._app = app
         self._policy = policy
         self._user = user

@@ -49,7 +49,7 @@ def pytest_sessionstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # A million hits: in a file, room for as many of every key is more than disks have, so the window
-        # is kept by a counter, which is as strict, and frees a hit up to a sixtieth of the window late.
+        # is kept by a counter, which is as strict, and frees a hit up to a thirtieth of the window late.
         if item.name == "test_moving_window_huge_cost[file]":
             item.add_marker(pytest.mark.skip(reason="exact above 128 hits in memory only"))
         # Files are not reset while processes share them: it says so.
