@@ -123,3 +123,68 @@ impl Drop for RedisServer {
         let _ = self.child.wait();
     }
 }
+
+impl RedisServer {
+    /// Keys that a replica has.
+    pub fn replica_keys(&self) -> u64 {
+        self.ask("DBSIZE").unwrap()
+    }
+}
+
+/// A sentinel.
+pub struct Sentinel {
+    child: Child,
+    port: u16,
+    _config: tempfile::NamedTempFile,
+}
+
+impl Sentinel {
+    pub fn start(config: tempfile::NamedTempFile, port: u16) -> Self {
+        let child = Command::new(program())
+            .arg(config.path())
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sentinel = Self { child, port, _config: config };
+        wait_until("the sentinel answers", || ask::<String>(&sentinel.url(), "PING").is_ok());
+        sentinel
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn wait_for_replica(&self) {
+        wait_until("the sentinel knows the replica", || {
+            let known: Vec<Vec<String>> =
+                ask(&self.url(), "SENTINEL REPLICAS main").unwrap_or_default();
+            let state = |known: &Vec<String>| known.join(" ").contains("master-link-status ok");
+            known.len() == 1 && known.iter().all(state)
+        });
+    }
+
+    pub fn wait_for_master(&self, port: u16) {
+        wait_until("the replica takes over", || {
+            let line = "SENTINEL GET-MASTER-ADDR-BY-NAME main";
+            let address: Vec<String> = ask(&self.url(), line).unwrap_or_default();
+            address.get(1).is_some_and(|known| *known == port.to_string())
+        });
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "in 30 s not: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
