@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use tidegate::policy::{CostRule, Refusal};
 use tidegate_tower::{Fields, Problem, respond, retry_after_s};
 
+use crate::admin::Block;
+use crate::metrics::Outcome;
 use crate::upstream::UpstreamError;
 
 /// How errors read.
@@ -33,6 +35,7 @@ pub(crate) fn denied(
     request: &HeaderMap,
 ) -> Response<Body> {
     let response = respond::<Body>(refusal, Fields::Ietf, request).map(Body::new);
+    let response = marked(response, Outcome::Denied);
     if dialect == Dialect::Plain {
         return response;
     }
@@ -54,9 +57,10 @@ pub(crate) fn denied(
     Response::from_parts(parts, Body::from(body.to_string()))
 }
 
-/// The answer to a caller who must be known, and is not.
-pub(crate) fn unauthorized(dialect: Dialect) -> Response<Body> {
-    let message = "This path needs a key that is known here: send `Authorization: Bearer <key>`.";
+/// The answer to a caller who must be known, and is not; with the reason, where a key was sent.
+pub(crate) fn unauthorized(reason: Option<&str>, dialect: Dialect) -> Response<Body> {
+    let message = reason
+        .unwrap_or("This path needs a key that is known here: send `Authorization: Bearer <key>`.");
     let mut response = error(
         StatusCode::UNAUTHORIZED,
         "invalid_request_error",
@@ -65,12 +69,23 @@ pub(crate) fn unauthorized(dialect: Dialect) -> Response<Body> {
         dialect,
     );
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
+    marked(response, Outcome::Unauthorized)
+}
+
+/// The answer to a caller whom an operator keeps out.
+pub(crate) fn blocked(block: &Block, dialect: Dialect) -> Response<Body> {
+    let message = format!("The {} is blocked by the operator of this gateway.", block.whom);
+    let mut response =
+        error(StatusCode::FORBIDDEN, "permission_error", "blocked", &message, dialect);
+    response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    marked(response, Outcome::Blocked)
 }
 
 /// The answer to a body that is no LLM call.
 pub(crate) fn bad_request(status: StatusCode, message: &str) -> Response<Body> {
-    error(status, "invalid_request_error", "invalid_request", message, Dialect::OpenAi)
+    let response =
+        error(status, "invalid_request_error", "invalid_request", message, Dialect::OpenAi);
+    marked(response, Outcome::Rejected)
 }
 
 /// The answer where the upstream gave none.
@@ -80,7 +95,14 @@ pub(crate) fn upstream_failed(failure: UpstreamError, dialect: Dialect) -> Respo
         UpstreamError::Broken => (StatusCode::BAD_GATEWAY, "The upstream broke off."),
         UpstreamError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long."),
     };
-    error(status, "api_error", "upstream_failed", message, dialect)
+    let response = error(status, "api_error", "upstream_failed", message, dialect);
+    marked(response, Outcome::UpstreamFailed)
+}
+
+/// A response that says, to those who count, what became of the call.
+fn marked(mut response: Response<Body>, outcome: Outcome) -> Response<Body> {
+    response.extensions_mut().insert(outcome);
+    response
 }
 
 fn error(

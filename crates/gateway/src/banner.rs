@@ -6,12 +6,17 @@ use std::path::Path;
 
 use tidegate::policy::Policy;
 
+use crate::admin::Served;
+
 /// Where the gateway runs, and in front of what.
 pub(crate) struct Banner<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) upstream: Option<String>,
     pub(crate) policy: &'a Policy,
     pub(crate) state: Option<&'a Path>,
+    pub(crate) served: Served,
+    /// The token of operators, where it was made for this run.
+    pub(crate) token: Option<&'a str>,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -32,6 +37,7 @@ impl fmt::Display for Banner<'_> {
                 writeln!(f, "\nWhat was spent is kept in this process, and forgotten at its end.")?
             }
         }
+        self.write_served(f)?;
         if self.upstream.is_some() {
             return writeln!(f, "\nTry it: curl -i {url}/    Stop it: Ctrl-C");
         }
@@ -60,6 +66,20 @@ Stop it: Ctrl-C. Put it in front of your own API: tidegate --print-config > tide
 }
 
 impl Banner<'_> {
+    fn write_served(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.served.admin {
+            write!(f, "\nPage for operators: http://{address}/")?;
+            match self.token {
+                Some(token) => writeln!(f, "#token={token} (a token for this run only)")?,
+                None => writeln!(f, " (with the token that you set)")?,
+            }
+        }
+        if let Some(address) = self.served.metrics {
+            writeln!(f, "Metrics: http://{address}/metrics; health: /live and /ready there")?;
+        }
+        Ok(())
+    }
+
     fn write_rules(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<[String; 4]> = self
             .policy

@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
+use tidegate::SharedFile;
 
 use crate::address::{parse_address, parse_network};
+use crate::admin::{Admin, TokenError};
+use crate::check::Check;
 use crate::config::{Config, ConfigError};
+use crate::gateway::Gateway;
 use crate::inspect::Inspect;
+use crate::keys::KeysCommand;
 use crate::state::{self, StateError};
 
 /// Limits calls per client address and user, and budgets LLM tokens, in front of an API.
@@ -46,6 +51,15 @@ pub(crate) struct Cli {
     #[arg(long)]
     reuse_port: bool,
 
+    /// The address of the page and the API for operators, whose token is in TIDEGATE_ADMIN_TOKEN; without
+    /// one, a token is made for this run, and shown [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    admin: Option<SocketAddr>,
+
+    /// The address of metrics and health, which need no token [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    metrics: Option<SocketAddr>,
+
     /// Print the built-in configuration, to start one's own from
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -54,7 +68,9 @@ pub(crate) struct Cli {
 /// What to do instead of running the gateway.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Check(Check),
     Inspect(Inspect),
+    Keys(KeysCommand),
 }
 
 const EXAMPLES: &str = "\
@@ -63,28 +79,67 @@ Examples:
   tidegate --print-config > tidegate.toml      a configuration to start from
   tidegate --config tidegate.toml --listen 0.0.0.0:8080 --trusted-proxy 10.0.0.0/8
   tidegate --config tidegate.toml --state /var/lib/tidegate/state --reuse-port
+  tidegate --admin 127.0.0.1:9090              with the page for operators
+  tidegate check tidegate.toml                 all that is wrong with it, or what its rules mean
+  tidegate keys add alice --team research      a key for a user, which is shown once
   tidegate inspect /var/lib/tidegate/state     who has used how much
 ";
 
 impl Cli {
-    /// The configuration from the file, if there is one, with what the command line says instead.
-    pub(crate) fn config(self) -> Result<Config, StartError> {
-        let file = self.config.as_deref();
-        let text = file.map(Config::read).transpose()?;
+    /// Where the configuration comes from, with what the command line says instead of the file.
+    pub(crate) fn origin(self) -> Result<Origin, StartError> {
+        let admin = self.admin.map(Admin::from_environment).transpose()?;
         let state = match self.no_state {
             true => None,
-            false => Some(state::open(self.state.as_deref(), file)?),
+            false => Some(state::open(self.state.as_deref(), self.config.as_deref())?),
         };
-        let mut config = match file.zip(text) {
-            None => Config::built_in(state.as_ref())?,
-            Some((file, text)) => Config::from_text(file, &text, state.as_ref())?,
+        Ok(Origin {
+            file: self.config,
+            state,
+            listen: self.listen,
+            trusted_proxies: self.trusted_proxy,
+            reuse_port: self.reuse_port,
+            admin,
+            metrics: self.metrics,
+        })
+    }
+}
+
+/// Where the configuration comes from: a file, and what the command line says instead of it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) file: Option<PathBuf>,
+    state: Option<SharedFile>,
+    listen: Option<SocketAddr>,
+    trusted_proxies: Vec<IpNet>,
+    reuse_port: bool,
+    admin: Option<Admin>,
+    metrics: Option<SocketAddr>,
+}
+
+impl Origin {
+    /// The configuration, after a former one, if there is one.
+    pub(crate) fn config(&self, former: Option<&Gateway>) -> Result<Config, ConfigError> {
+        let former = former.map(|gateway| (gateway.policy(), gateway.failed_logins()));
+        let state = self.state.as_ref();
+        let mut config = match &self.file {
+            None => Config::built_in(state)?,
+            Some(file) => Config::from_text(file, &Config::read(file)?, state, former)?,
         };
         if let Some(listen) = self.listen {
             config.listen = listen;
         }
         config.reuse_port = self.reuse_port;
-        config.trusted_proxies.extend(self.trusted_proxy);
+        config.trusted_proxies.extend(&self.trusted_proxies);
+        let operation = &mut config.operation;
+        operation.admin = self.admin.clone().or(operation.admin.take());
+        operation.metrics = self.metrics.or(operation.metrics);
         Ok(config)
+    }
+
+    /// The file of state, if there is one.
+    pub(crate) fn state(&self) -> Option<&Path> {
+        self.state.as_ref().map(SharedFile::path)
     }
 }
 
@@ -93,6 +148,13 @@ impl Cli {
 pub(crate) enum StartError {
     Config(ConfigError),
     State(StateError),
+    Token(TokenError),
+}
+
+impl From<TokenError> for StartError {
+    fn from(error: TokenError) -> Self {
+        Self::Token(error)
+    }
 }
 
 impl From<ConfigError> for StartError {
@@ -112,6 +174,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
+            Self::Token(error) => error.fmt(f),
         }
     }
 }
@@ -138,7 +201,7 @@ mod tests {
             "--trusted-proxy",
             "10.0.0.1",
         ]);
-        let config = cli.unwrap().config().unwrap();
+        let config = cli.unwrap().origin().unwrap().config(None).unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:9");
         assert_eq!(config.trusted_proxies, ["10.0.0.1/32".parse().unwrap()]);
     }

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use tidegate::SharedFile;
 use tidegate::policy::{FileError, PathPattern, Policy, RuleSpec, Source, Spanned};
-use tidegate::{SharedFile, SystemClock};
 
 use crate::address::{parse_address, parse_network};
-use crate::identity::Users;
+use crate::admin::{Admin, AdminSpec, MetricsSpec};
+use crate::identity::{AuthSpec, FailedLogins, Identity, UserSpec};
+use crate::log::{Format, LogSpec};
 use crate::upstream::UpstreamUrl;
 
 /// The built-in configuration: the demo.
@@ -23,13 +26,42 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The API behind; without one, the demo.
     pub(crate) upstream: Option<UpstreamUrl>,
-    pub(crate) users: Users,
+    pub(crate) identity: Identity,
+    pub(crate) failed_logins: FailedLogins,
+    pub(crate) operation: Operation,
     pub(crate) auth_required: Vec<PathPattern>,
     pub(crate) policy: Policy,
     /// The file that the policy's state is in; without one, it is in this process.
     pub(crate) state: Option<PathBuf>,
     /// Whether others may listen on the same address.
     pub(crate) reuse_port: bool,
+}
+
+/// How the gateway is operated.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Operation {
+    /// The listener for operators; without one, there is none.
+    pub(crate) admin: Option<Admin>,
+    /// The listener for metrics and health without a token; without one, there is none.
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) log: Format,
+    /// How long open requests may go on after the stop.
+    pub(crate) drain: Duration,
+}
+
+/// How long open requests may go on after the stop, unless it is said otherwise.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What takes a restart to change, by field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fixed(Vec<(&'static str, String)>);
+
+impl Fixed {
+    /// The fields that are other than in `next`.
+    pub(crate) fn differences(&self, next: &Self) -> Vec<&'static str> {
+        let pairs = self.0.iter().zip(&next.0);
+        pairs.filter(|(before, after)| before != after).map(|(before, _)| before.0).collect()
+    }
 }
 
 /// The file as it stands.
@@ -42,6 +74,11 @@ struct File {
     upstream: Option<UpstreamSpec>,
     #[serde(default)]
     auth: AuthSpec,
+    admin: Option<AdminSpec>,
+    metrics: Option<MetricsSpec>,
+    #[serde(default)]
+    log: LogSpec,
+    drain_timeout_s: Option<u64>,
     #[serde(default)]
     user: Vec<UserSpec>,
     #[serde(default)]
@@ -55,25 +92,46 @@ struct UpstreamSpec {
     api_key_env: Option<Spanned<String>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuthSpec {
-    #[serde(default)]
-    required: Vec<Spanned<String>>,
+/// What is wrong in a file, so far.
+#[derive(Default)]
+pub(crate) struct Wrong(Vec<FileError>);
+
+impl Wrong {
+    pub(crate) fn add(&mut self, error: FileError) {
+        self.0.push(error);
+    }
+
+    pub(crate) fn note<T>(&mut self, result: Result<T, FileError>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UserSpec {
-    name: Spanned<String>,
-    key: Option<Spanned<String>>,
-    key_sha256: Option<Spanned<String>>,
+/// What a configuration is read for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Around<'a> {
+    /// The folder that paths in it begin at.
+    pub(crate) folder: Option<&'a Path>,
+    /// The file that the policy's state is in; without one, it is in this process.
+    pub(crate) state: Option<&'a SharedFile>,
+    /// The configuration before, whose counters go on.
+    pub(crate) former: Option<(&'a Policy, &'a FailedLogins)>,
 }
 
 impl Config {
     /// The demo.
     pub(crate) fn built_in(state: Option<&SharedFile>) -> Result<Self, ConfigError> {
-        Ok(Self::parse(&Source::new("built-in", DEFAULT), state)?)
+        Self::parse(&Source::new("built-in", DEFAULT), Around { state, ..Around::default() })
+    }
+
+    /// What takes a restart to change.
+    pub(crate) fn fixed(&self) -> Fixed {
+        let Operation { admin, metrics, log, .. } = &self.operation;
+        Fixed(vec![
+            ("listen", self.listen.to_string()),
+            ("admin.listen", format!("{:?}", admin.as_ref().map(|admin| admin.listen))),
+            ("metrics.listen", format!("{metrics:?}")),
+            ("log.format", format!("{log:?}")),
+        ])
     }
 
     /// The text of a configuration file.
@@ -84,40 +142,75 @@ impl Config {
         })
     }
 
+    /// The configuration in a file's text; or all that is wrong with it.
     pub(crate) fn from_text(
         path: &Path,
         text: &str,
         state: Option<&SharedFile>,
+        former: Option<(&Policy, &FailedLogins)>,
     ) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let config = Self::parse(&Source::new(&name, text), state)?;
-        if config.upstream.is_none() {
-            tracing::warn!("{name} has no [upstream], so the demo API stands in its place");
-        }
-        Ok(config)
+        Self::parse(&Source::new(&name, text), Around { folder: path.parent(), state, former })
     }
 
-    fn parse(source: &Source<'_>, state: Option<&SharedFile>) -> Result<Self, FileError> {
-        let file: File = source.parse()?;
+    fn parse(source: &Source<'_>, around: Around<'_>) -> Result<Self, ConfigError> {
+        let (file, errors) = source.parse_all::<File>();
+        let mut wrong = Wrong(errors);
+        let built = file.and_then(|file| Self::build(&file, source, around, &mut wrong));
+        match built {
+            Some(config) if wrong.0.is_empty() => Ok(config),
+            _ => {
+                wrong.0.sort_by_key(|error| (error.line(), error.column()));
+                Err(ConfigError::Wrong(wrong.0))
+            }
+        }
+    }
+
+    /// The configuration of a file, as far as nothing is wrong with it.
+    fn build(
+        file: &File,
+        source: &Source<'_>,
+        around: Around<'_>,
+        wrong: &mut Wrong,
+    ) -> Option<Self> {
         let trusted = |text: &Spanned<String>| {
             let network = parse_network(text.get_ref());
-            network.map_err(|error| source.error(text.span(), "trusted_proxies", &error))
+            wrong
+                .note(network.map_err(|error| source.error(text.span(), "trusted_proxies", &error)))
         };
-        let required = |text: &Spanned<String>| {
-            let pattern = text.get_ref().parse();
-            pattern.map_err(|error| source.error(text.span(), "auth.required", &error))
+        let trusted_proxies = file.trusted_proxies.iter().filter_map(trusted).collect();
+        let listen = wrong.note(listen(file.listen.as_ref(), source));
+        let upstream = file.upstream.as_ref().map(|spec| wrong.note(upstream(spec, source)));
+        let identity = file.auth.identity(&file.user, source, around.folder, wrong);
+        let failed_logins = file.auth.failed_logins(source, around, wrong);
+        let auth_required = file.auth.required(source, wrong);
+        let operation = Operation {
+            admin: file.admin.as_ref().and_then(|spec| spec.build(source, wrong)),
+            metrics: file.metrics.as_ref().and_then(|spec| spec.build(source, wrong)),
+            log: file.log.build(source, wrong),
+            drain: file.drain_timeout_s.map_or(DRAIN, Duration::from_secs),
         };
-        Ok(Self {
-            listen: listen(file.listen.as_ref(), source)?,
-            trusted_proxies: file.trusted_proxies.iter().map(trusted).collect::<Result<_, _>>()?,
-            upstream: file.upstream.as_ref().map(|spec| upstream(spec, source)).transpose()?,
-            users: users(&file.user, source)?,
-            auth_required: file.auth.required.iter().map(required).collect::<Result<_, _>>()?,
-            policy: match state {
-                None => RuleSpec::policy(&file.rule, source, SystemClock::new())?,
-                Some(state) => RuleSpec::shared_policy(&file.rule, source, state)?,
+        let former = around.former.map(|(policy, _)| policy);
+        let policy = match RuleSpec::reload(&file.rule, source, around.state, former) {
+            Ok(policy) => Some(policy),
+            Err(errors) => {
+                errors.into_iter().for_each(|error| wrong.add(error));
+                None
+            }
+        };
+        Some(Self {
+            listen: listen?,
+            trusted_proxies,
+            upstream: match upstream {
+                None => None,
+                Some(upstream) => Some(upstream?),
             },
-            state: state.map(|state| state.path().to_owned()),
+            identity,
+            failed_logins: failed_logins?,
+            operation,
+            auth_required,
+            policy: policy?,
+            state: around.state.map(|state| state.path().to_owned()),
             reuse_port: false,
         })
     }
@@ -142,35 +235,15 @@ fn upstream(spec: &UpstreamSpec, source: &Source<'_>) -> Result<UpstreamUrl, Fil
     upstream.with_api_key(&key).map_err(|_| unset("holds no key that fits a header"))
 }
 
-fn users(specs: &[UserSpec], source: &Source<'_>) -> Result<Users, FileError> {
-    let mut users = Users::default();
-    for spec in specs {
-        let (at, added) = match (&spec.key, &spec.key_sha256) {
-            (Some(key), None) => (key, users.add_key(spec.name.get_ref(), key.get_ref())),
-            (None, Some(hash)) => (hash, users.add_hash(spec.name.get_ref(), hash.get_ref())),
-            _ => {
-                let message = "give either `key` or `key_sha256`";
-                return Err(source.error(spec.name.span(), "user", &message));
-            }
-        };
-        added.map_err(|error| {
-            source.error(at.span(), &format!("user `{}`", spec.name.get_ref()), &error)
-        })?;
-    }
-    Ok(users)
-}
-
 /// Why there is no configuration.
 #[derive(Debug)]
 pub(crate) enum ConfigError {
-    Unreadable { path: String, reason: String },
-    File(FileError),
-}
-
-impl From<FileError> for ConfigError {
-    fn from(error: FileError) -> Self {
-        Self::File(error)
-    }
+    Unreadable {
+        path: String,
+        reason: String,
+    },
+    /// All that is wrong in it.
+    Wrong(Vec<FileError>),
 }
 
 impl fmt::Display for ConfigError {
@@ -182,7 +255,10 @@ impl fmt::Display for ConfigError {
                     "cannot read {path}: {reason}; give an existing file, or none for the demo"
                 )
             }
-            Self::File(error) => error.fmt(f),
+            Self::Wrong(errors) => {
+                let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join("\nerror: "))
+            }
         }
     }
 }
@@ -196,7 +272,8 @@ mod tests {
     fn error(text: &str) -> String {
         let rule = "\n[[rule]]\nname = \"ip\"\nlimit = \"1 per s\"\nkey = \"ip\"\n";
         let text = format!("{text}{rule}");
-        Config::parse(&Source::new("t.toml", &text), None).map(|_| ()).expect_err(&text).to_string()
+        let config = Config::parse(&Source::new("t.toml", &text), Around::default());
+        config.map(|_| ()).expect_err(&text).to_string()
     }
 
     #[test]
@@ -243,7 +320,7 @@ mod tests {
             ),
             (
                 "lisen = \"x\"",
-                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `auth`, `user`, `rule`",
+                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `auth`, `admin`, `metrics`, `log`, `drain_timeout_s`, `user`, `rule`",
             ),
         ];
         for (text, expected) in cases {

@@ -1,120 +1,111 @@
-//! Users, by the key that they call with.
+//! Who calls: by a key, by a token, or by the word of a proxy in front.
+//!
+//! ```text
+//! trusted proxy's header -> Who
+//! Authorization: Bearer, x-api-key, x-goog-api-key -> a key that is known, or a signed token -> Who
+//! ```
 
-use std::collections::HashMap;
-use std::fmt;
+mod auth_spec;
+mod credential;
+mod failed_logins;
+mod jwt;
+pub(crate) mod keys;
+pub(crate) mod keys_file;
+mod proxy_header;
 
-use http::header::{AUTHORIZATION, HeaderMap};
-use sha2::{Digest, Sha256};
+pub(crate) use auth_spec::{AuthSpec, UserSpec};
+pub(crate) use failed_logins::FailedLogins;
 
-/// The users, by the SHA-256 of their keys. No key is kept.
-#[derive(Default)]
-pub(crate) struct Users {
-    by_hash: HashMap<[u8; 32], String>,
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+
+use credential::Credential;
+use jwt::Tokens;
+use keys::Keys;
+use proxy_header::ProxyHeader;
+
+/// A caller who is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) user: String,
+    pub(crate) team: Option<String>,
+    /// The name of the key that was used, which is no secret.
+    pub(crate) key: Option<String>,
 }
 
-impl Users {
-    pub(crate) fn add_key(&mut self, user: &str, key: &str) -> Result<(), UserError> {
-        if key.is_empty() {
-            return Err(UserError::EmptyKey);
+/// What a request says of its caller.
+#[derive(Debug)]
+pub(crate) enum Identified {
+    Known(Arc<Who>),
+    /// It says nothing.
+    Stranger,
+    /// It says something that does not hold, for this reason.
+    Refused(String),
+}
+
+/// All ways in which callers can be known.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    keys: Keys,
+    tokens: Tokens,
+    header: Option<ProxyHeader>,
+    /// The files that it was read from, beside the configuration.
+    files: Vec<PathBuf>,
+}
+
+impl Identity {
+    /// The caller of a request with these headers, whose connection comes from `peer`.
+    pub(crate) fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Identified {
+        if let Some(header) = self.header.as_ref().filter(|header| header.trusts(peer)) {
+            match header.read(headers) {
+                Identified::Stranger => {}
+                said => return said,
+            }
         }
-        self.add(user, hash(key.as_bytes()))
-    }
-
-    pub(crate) fn add_hash(&mut self, user: &str, hex: &str) -> Result<(), UserError> {
-        let digits = hex.as_bytes();
-        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(UserError::NotAHash);
+        let credential = match Credential::of(headers) {
+            Ok(None) => return Identified::Stranger,
+            Ok(Some(credential)) => credential,
+            Err(reason) => return Identified::Refused(reason.to_owned()),
+        };
+        if self.tokens.takes(credential) {
+            return match self.tokens.verify(credential) {
+                Ok(who) => Identified::Known(who),
+                Err(reason) => Identified::Refused(reason),
+            };
         }
-        let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| UserError::NotAHash)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| UserError::NotAHash)?;
-        }
-        self.add(user, hash)
-    }
-
-    fn add(&mut self, user: &str, hash: [u8; 32]) -> Result<(), UserError> {
-        match self.by_hash.insert(hash, user.to_owned()) {
-            Some(other) if other != user => Err(UserError::SameKey { other }),
-            _ => Ok(()),
-        }
-    }
-
-    /// The user whose key the request bears. A key is looked up by its hash, so the time that takes
-    /// tells nothing of other keys.
-    pub(crate) fn identify(&self, headers: &HeaderMap) -> Option<&str> {
-        let key = bearer(headers)?;
-        self.by_hash.get(&hash(key)).map(String::as_str)
-    }
-}
-
-/// The key of `Authorization: Bearer <key>`, if there is exactly one such line.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut lines = headers.get_all(AUTHORIZATION).iter();
-    let (line, None) = (lines.next()?.as_bytes(), lines.next()) else { return None };
-    let (scheme, key) = line.split_at_checked(b"Bearer ".len())?;
-    let key = key.trim_ascii();
-    (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
-}
-
-fn hash(key: &[u8]) -> [u8; 32] {
-    Sha256::digest(key).into()
-}
-
-impl fmt::Debug for Users {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_hash.values()).finish()
-    }
-}
-
-/// Why a user cannot be added.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum UserError {
-    EmptyKey,
-    NotAHash,
-    SameKey { other: String },
-}
-
-impl fmt::Display for UserError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::EmptyKey => f.write_str("the key is empty"),
-            Self::NotAHash => f.write_str("a SHA-256 hash has 64 hexadecimal digits"),
-            Self::SameKey { other } => write!(f, "user `{other}` has the same key"),
+        match self.keys.find(credential.bytes()) {
+            Some(who) => Identified::Known(who.clone()),
+            None => Identified::Refused("The key is not known here.".to_owned()),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(lines: &[&str]) -> HeaderMap {
-        let lines = lines.iter().map(|line| (AUTHORIZATION, line.parse().unwrap()));
-        lines.collect()
+    /// Removes what only a trusted proxy may say, so that nobody behind believes it of others.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap, peer: IpAddr) {
+        if let Some(header) = self.header.as_ref().filter(|header| !header.trusts(peer)) {
+            header.remove(headers);
+        }
     }
 
-    #[test]
-    fn a_bearer_key_names_its_user_and_nothing_else_does() {
-        let mut users = Users::default();
-        users.add_key("alice", "demo-alice").unwrap();
-        // printf secret | sha256sum
-        let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-        users.add_hash("bob", hash).unwrap();
-        assert_eq!(users.identify(&headers(&["Bearer demo-alice"])), Some("alice"));
-        assert_eq!(users.identify(&headers(&["bearer  secret "])), Some("bob"));
-        for wrong in [
-            "demo-alice",
-            "Bearer",
-            "Bearer ",
-            "Bearer demo-alic",
-            "Basic demo-alice",
-            "Bearerdemo-alice",
-        ] {
-            assert_eq!(users.identify(&headers(&[wrong])), None, "{wrong}");
-        }
-        assert_eq!(users.identify(&headers(&[])), None);
-        let two = headers(&["Bearer demo-alice", "Bearer secret"]);
-        assert_eq!(users.identify(&two), None, "which one?");
+    /// The users that have keys.
+    pub(crate) fn users(&self) -> impl Iterator<Item = &Who> {
+        self.keys.all()
+    }
+
+    /// The files that it was read from, beside the configuration.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// How callers can be known, in a few words.
+    pub(crate) fn in_words(&self) -> String {
+        let keys = self.keys.len();
+        let mut ways = vec![format!("{keys} key{}", if keys == 1 { "" } else { "s" })];
+        let tokens = self.tokens.in_words();
+        ways.extend(tokens.iter().map(|issuer| format!("tokens of {issuer}")));
+        ways.extend(self.header.as_ref().map(ProxyHeader::in_words));
+        ways.join(", ")
     }
 }

@@ -1,13 +1,21 @@
 //! The gateway: layered limits and LLM budgets in front of an API, with one command.
 
 mod address;
+mod check;
 mod cli;
 mod config;
 mod inspect;
+mod keys;
 mod state;
 
 mod banner;
+mod live;
+mod log;
+mod metrics;
+mod reload;
 mod server;
+
+mod admin;
 
 mod answer;
 mod gateway;
@@ -31,17 +39,24 @@ fn main() -> ExitCode {
         let written = std::io::stdout().write_all(config::DEFAULT.as_bytes());
         return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    if let Some(cli::Command::Inspect(inspect)) = &cli.command {
-        return show(inspect.run());
+    match &cli.command {
+        Some(cli::Command::Check(check)) => return check.run(),
+        Some(cli::Command::Inspect(inspect)) => return show(inspect.run()),
+        Some(cli::Command::Keys(keys)) => return done(keys.run()),
+        None => {}
     }
-    let config = match cli.config() {
-        Ok(config) => config,
+    let started = cli.origin().and_then(|origin| Ok((origin.config(None)?, origin)));
+    let (config, origin) = match started {
+        Ok(started) => started,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    init_log();
+    log::init(config.operation.log);
+    if let (Some(file), None) = (&origin.file, &config.upstream) {
+        tracing::warn!("{} has no [upstream], so the demo API stands in its place", file.display());
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -49,11 +64,22 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(server::run(config)) {
+    match runtime.block_on(server::run(config, origin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether a command did what it should.
+fn done(result: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }
@@ -70,18 +96,4 @@ fn show(findings: Result<inspect::Findings, tidegate::SharedFileError>) -> ExitC
             ExitCode::from(EXIT_USAGE)
         }
     }
-}
-
-/// Logs to stderr, at the level that `RUST_LOG` says (by default, `info`).
-fn init_log() {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
 }

@@ -13,14 +13,13 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::banner::Banner;
+use crate::cli::Origin;
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::live::Live;
+use crate::{admin, reload};
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long open requests may go on after the stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -29,19 +28,30 @@ const BACKLOG: u32 = 1024;
 const MAX_STREAMS: u32 = 256;
 
 /// Runs the gateway until it is told to stop.
-pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
+pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerError> {
+    let operation = config.operation.clone();
     let address = config.listen;
     let failed = |reason| ServerError::Listen { address, reason };
     let listener = listen(address, config.reuse_port).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let upstream = config.upstream.as_ref().map(ToString::to_string);
-    let state = config.state.as_deref();
-    let banner = Banner { address, upstream, policy: &config.policy, state }.to_string();
+    let state = config.state.clone();
+    let live = Arc::new(Live::new(config, origin));
+    let served = admin::serve(&operation, &live).await?;
+    let gateway = live.gateway();
+    let banner = Banner {
+        address,
+        upstream,
+        policy: gateway.policy(),
+        state: state.as_deref(),
+        served,
+        token: operation.admin.as_ref().and_then(|admin| admin.made_token()),
+    };
     // Nobody may be reading; that is no reason to stop.
-    let _ = io::stdout().write_all(banner.as_bytes());
+    let _ = io::stdout().write_all(banner.to_string().as_bytes());
 
-    let gateway = Arc::new(Gateway::new(config));
-    tokio::spawn(keep_reservations(gateway.clone()));
+    tokio::spawn(keep_reservations(live.clone()));
+    tokio::spawn(reload::watch(live.clone()));
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
@@ -50,17 +60,19 @@ pub(crate) async fn run(config: Config) -> Result<(), ServerError> {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => serve(&server, &connections, &gateway, stream, peer),
+                Ok((stream, peer)) => serve(&server, &connections, &live, stream, peer),
                 Err(error) => pause_after(&error).await,
             },
             () = &mut stop => break,
         }
     }
     drop(listener);
-    tracing::info!("stopping; open requests have {} s to end", DRAIN_TIMEOUT.as_secs());
+    live.drain();
+    let (open, drain) = (connections.count(), operation.drain);
+    tracing::info!("stopping; {open} connections have {} s to end their requests", drain.as_secs());
     tokio::select! {
         () = connections.shutdown() => {}
-        () = tokio::time::sleep(DRAIN_TIMEOUT) => tracing::warn!("some requests did not end in time"),
+        () = tokio::time::sleep(drain) => tracing::warn!("some requests did not end in time"),
         () = told_to_stop() => tracing::warn!("told again, so requests are cut off"),
     }
     Ok(())
@@ -78,15 +90,15 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 fn serve(
     server: &Builder<TokioExecutor>,
     connections: &GracefulShutdown,
-    gateway: &Arc<Gateway>,
+    live: &Arc<Live>,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
     // Without it, small writes of a stream would wait for each other.
     let _ = stream.set_nodelay(true);
-    let gateway = gateway.clone();
+    let live = live.clone();
     let service = service_fn(move |request| {
-        let gateway = gateway.clone();
+        let gateway = live.gateway();
         async move { Ok::<_, std::convert::Infallible>(gateway.handle(request, peer).await) }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -98,12 +110,14 @@ fn serve(
     });
 }
 
-/// Renews, each second, what is reserved here, and gives back what was by gateways that have died.
-async fn keep_reservations(gateway: Arc<Gateway>) {
+/// Renews, each second, what is reserved here, and gives back what was by gateways that have died; and takes
+/// over whom other gateways block.
+async fn keep_reservations(live: Arc<Live>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        let returned = gateway.renew_and_return_expired();
+        live.blocks().refresh();
+        let returned = live.renew_and_return_expired();
         if returned > 0 {
             tracing::info!("{returned} reservations expired and were given back");
         }
@@ -135,7 +149,16 @@ async fn told_to_stop() {
 /// Why the gateway cannot run.
 #[derive(Debug)]
 pub(crate) enum ServerError {
-    Listen { address: SocketAddr, reason: io::Error },
+    Listen {
+        address: SocketAddr,
+        reason: io::Error,
+    },
+    /// The address of operators, or of metrics.
+    Operation {
+        field: &'static str,
+        address: SocketAddr,
+        reason: io::Error,
+    },
 }
 
 impl fmt::Display for ServerError {
@@ -144,6 +167,10 @@ impl fmt::Display for ServerError {
             Self::Listen { address, reason } => write!(
                 f,
                 "cannot listen on {address}: {reason}; choose another address with --listen, such as 127.0.0.1:8081"
+            ),
+            Self::Operation { field, address, reason } => write!(
+                f,
+                "cannot listen on {address}: {reason}; choose another address with --{field}, or `{field}.listen` in the configuration"
             ),
         }
     }

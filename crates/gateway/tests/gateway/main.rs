@@ -4,6 +4,7 @@ mod process;
 
 mod chat;
 mod command_line;
+mod identity;
 mod limits;
 mod passing_on;
 mod state;

@@ -64,7 +64,7 @@ async fn inspect_tells_who_has_used_how_much() {
     let output = run(&["inspect", "--verify", state]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains(": 3 tables, "), "{text}");
+    assert!(text.contains(": 4 tables, "), "{text}");
     assert!(text.contains("user: sliding-window-log, 20 per minute\n  1 live key in "), "{text}");
     assert!(text.contains("     3    17  "), "{text}");
     assert!(text.ends_with("slots checked: all sound\n"), "{text}");

@@ -95,6 +95,44 @@ pub(super) fn key_of<'p>(
     (Key::from_hash(state.finish()), missing)
 }
 
+/// Headers whose values are secrets.
+const SECRET: [&str; 6] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+    "x-auth-token",
+    "x-goog-api-key",
+];
+
+/// What a call's key is called, for people: the values of its parts, but those of headers that hold
+/// secrets.
+pub(super) fn text_of(parts: &[KeyPart], call: &Call<'_>, ipv6_prefix: u8) -> String {
+    let text = |part: &KeyPart| match (part, part.value(call, ipv6_prefix)) {
+        (KeyPart::Header(name), Some(_)) if SECRET.contains(&name.as_str()) => {
+            "(secret)".to_owned()
+        }
+        (_, None | Some(Value::Missing)) => "(none)".to_owned(),
+        (_, Some(Value::Ip(ip @ std::net::IpAddr::V6(_)))) if ipv6_prefix < 128 => {
+            format!("{ip}/{ipv6_prefix}")
+        }
+        (_, Some(Value::Ip(ip))) => ip.to_string(),
+        (
+            _,
+            Some(
+                Value::User(text)
+                | Value::Team(text)
+                | Value::ApiKey(text)
+                | Value::Model(text)
+                | Value::Route(text)
+                | Value::Header(text),
+            ),
+        ) => text.to_owned(),
+        (_, Some(Value::Global)) => "everybody".to_owned(),
+    };
+    parts.iter().map(text).collect::<Vec<_>>().join(" · ")
+}
+
 impl fmt::Display for KeyPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -192,6 +230,27 @@ mod tests {
         assert_ne!(from("2001:db8::1"), from("2001:db8:0:1::1"));
         assert_eq!(from("::ffff:192.0.2.1"), from("192.0.2.1"));
         assert_ne!(from("::ffff:192.0.2.1"), from("::ffff:192.0.2.2"));
+    }
+
+    #[test]
+    fn keys_are_called_by_their_values_but_secrets_are_not_told() {
+        struct Secret;
+        impl crate::policy::Headers for Secret {
+            fn header(&self, _: &str) -> Option<&str> {
+                Some("value")
+            }
+        }
+        let call = Call::new("GET", "/").by_user("alice").with_headers(&Secret);
+        let text = |keys: &[&str], call: &Call<'_>| {
+            let parts: Vec<KeyPart> = keys.iter().map(|key| key.parse().unwrap()).collect();
+            text_of(&parts, call, 64)
+        };
+        assert_eq!(text(&["user", "header:x-plan"], &call), "alice · value");
+        assert_eq!(text(&["header:authorization"], &call), "(secret)");
+        assert_eq!(text(&["ip", "global"], &call), "(none) · everybody");
+        let from = |ip: &str| text(&["ip"], &call.from_ip(ip.parse().unwrap()));
+        assert_eq!(from("192.0.2.1"), "192.0.2.1");
+        assert_eq!(from("2001:db8::1:2:3:4"), "2001:db8::/64");
     }
 
     #[test]

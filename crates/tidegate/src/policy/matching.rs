@@ -85,6 +85,12 @@ impl Match {
         (&self.users, &self.teams, self.models.iter().map(ToString::to_string).collect())
     }
 
+    /// Whether it has no conditions.
+    #[must_use]
+    pub fn is_everyone(&self) -> bool {
+        *self == Self::everyone()
+    }
+
     /// Whether the conditions hold.
     #[must_use]
     pub fn applies_to(&self, call: &Call<'_>) -> bool {

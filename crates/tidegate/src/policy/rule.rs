@@ -10,7 +10,7 @@ use tidegate_core::{
     Cost, Decision, Denial, Held, HoldId, Key, Protocol, Seat, Table, Tally, Timestamp, WhenFull,
 };
 
-use super::key::key_of;
+use super::key::{key_of, text_of};
 use super::{Call, KeyPart, Match, MissingKey, Policy, Reason, words};
 use crate::limit::Limit;
 use crate::memory::Memory;
@@ -414,6 +414,13 @@ impl Rule {
             }
         }
         Words(self)
+    }
+
+    /// What a call's key is called, for people: the values of its parts, but those of headers that hold
+    /// secrets.
+    #[must_use]
+    pub fn key_text(&self, call: &Call<'_>) -> String {
+        text_of(&self.key, call, self.ipv6_prefix)
     }
 
     /// By what it tells callers apart.

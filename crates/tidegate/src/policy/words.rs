@@ -10,7 +10,7 @@ use crate::money::Money;
 pub(super) fn write(rule: &Rule, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{} may ", whom(rule))?;
     write_amount(rule, f)?;
-    write_matching(rule.matches(), f)?;
+    write_matching(rule.matches(), rule.key(), f)?;
     f.write_str(".")?;
     if rule.key().contains(&KeyPart::Ip) && rule.ipv6_prefix() != 128 {
         write!(f, " IPv6 addresses with the same first {} bits are one.", rule.ipv6_prefix())?;
@@ -136,7 +136,7 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-fn write_matching(matching: &Match, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_matching(matching: &Match, key: &[KeyPart], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (paths, methods, headers) = matching.conditions();
     let mut said = String::new();
     if !methods.is_empty() {
@@ -156,10 +156,14 @@ fn write_matching(matching: &Match, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(said, ", of the {what} {}", names.join(" or "))?;
         }
     }
+    if said.is_empty() {
+        said.push_str(", on every path");
+    }
     match matching.wants_authenticated() {
-        Some(true) => said.push_str(", of known users"),
-        Some(false) => said.push_str(", of callers who are not known"),
-        None if said.is_empty() => said.push_str(", on every path"),
+        // "Each user" says it.
+        Some(true) if key.contains(&KeyPart::User) => {}
+        Some(true) => said.push_str(", if the caller is known"),
+        Some(false) => said.push_str(", if the caller is not known"),
         None => {}
     }
     f.write_str(&said)
@@ -181,7 +185,7 @@ mod tests {
                 "limit = \"10_000 per day\"\nalgorithm = \"fixed-window\"\nkey = \"user\"\n\
                  cost = \"llm-tokens\"\nmatch = { authenticated = true, path = \"/v1/*\" }",
                 "Each user may use at most 10,000 LLM tokens in each day of the calendar in UTC on \
-                 `/v1/*`, of known users.",
+                 `/v1/*`.",
             ),
             (
                 "limit = \"5 per second\"\nalgorithm = \"token-bucket\"\nburst = 20\n\

@@ -1,0 +1,263 @@
+//! The API for operators, and the page that uses it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::blocks::{Block, Whom};
+use super::health;
+use super::overview::{STARTED, Usage, overview, unix_s};
+use super::subject::Subject;
+use super::token::Token;
+use crate::live::Live;
+
+const PAGE: &str = include_str!("page.html");
+
+/// All that operators can do, behind their token; and the page, which has no secrets itself.
+pub(super) fn router(live: &Arc<Live>, token: Token) -> Router {
+    let _ = *STARTED;
+    let guarded = Router::new()
+        .route("/api/v1/overview", get(look))
+        .route("/api/v1/usage", get(usage))
+        .route("/api/v1/top-up", post(top_up))
+        .route("/api/v1/reset", post(reset))
+        .route("/api/v1/blocks", get(blocks))
+        .route("/api/v1/block", post(block))
+        .route("/api/v1/unblock", post(unblock))
+        .route("/api/v1/reload", post(reload))
+        .with_state(live.clone())
+        .merge(health::metrics(live))
+        .layer(middleware::from_fn_with_state((live.clone(), token), let_in));
+    let unknown =
+        || async { fail(StatusCode::NOT_FOUND, "there is nothing here; GET / is the page") };
+    let wrong_method =
+        || async { fail(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") };
+    Router::new()
+        .route("/", get(page))
+        .merge(guarded)
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// Only who shows the token; and who shows wrong ones may do so only so often.
+async fn let_in(
+    State((live, token)): State<(Arc<Live>, Token)>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if token.is_shown_by(request.headers()) {
+        let mut response = next.run(request).await;
+        response.headers_mut().insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+        return response;
+    }
+    let gateway = live.gateway();
+    if !gateway.failed_logins().count(Some(peer.ip())).is_allow() {
+        return fail(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens; wait a minute");
+    }
+    tracing::warn!(%peer, "an operator's request without the token: {} {}", request.method(), request.uri().path());
+    let message = "this needs the token of the operators: send `Authorization: Bearer <token>`";
+    let mut response = fail(StatusCode::UNAUTHORIZED, message);
+    response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+    response
+}
+
+async fn page() -> Response {
+    let headers: [(HeaderName, &str); 6] = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+             connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ),
+        (X_FRAME_OPTIONS, "DENY"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, PAGE).into_response()
+}
+
+async fn look(State(live): State<Arc<Live>>) -> Response {
+    let seen = tokio::task::spawn_blocking(move || serde_json::to_vec(&overview(&live))).await;
+    match seen {
+        Ok(Ok(json)) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        _ => fail(StatusCode::INTERNAL_SERVER_ERROR, "the tables cannot be read"),
+    }
+}
+
+async fn usage(State(live): State<Arc<Live>>, Query(subject): Query<Subject>) -> Response {
+    Json(json!({ "usage": Usage::of(live.gateway().policy(), &subject) })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopUp {
+    rule: String,
+    units: u64,
+    of: Subject,
+}
+
+async fn top_up(
+    State(live): State<Arc<Live>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    let asked: TopUp =
+        match read(&body, r#"{"rule": "budget", "units": 1000, "of": {"user": "alice"}}"#) {
+            Ok(asked) => asked,
+            Err(response) => return *response,
+        };
+    let gateway = live.gateway();
+    let account = match asked.of.account(gateway.policy(), &asked.rule) {
+        Ok(account) => account,
+        Err(message) => return fail(StatusCode::UNPROCESSABLE_ENTITY, &message),
+    };
+    if asked.units == 0 {
+        return fail(StatusCode::UNPROCESSABLE_ENTITY, "`units` must be 1 or more");
+    }
+    let before = account.standing().remaining();
+    let left = account.top_up(asked.units).remaining();
+    tracing::info!(%peer, rule = asked.rule, units = asked.units, before, left, "topped up {}", asked.of.in_words());
+    Json(json!({ "rule": asked.rule, "left_before": before, "left": left })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reset {
+    /// All rules that have such a key, when there is none.
+    rule: Option<String>,
+    of: Subject,
+}
+
+async fn reset(
+    State(live): State<Arc<Live>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    let asked: Reset = match read(&body, r#"{"rule": "budget", "of": {"user": "alice"}}"#) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    let gateway = live.gateway();
+    let policy = gateway.policy();
+    let every: Vec<String> = policy.rules().iter().map(|rule| rule.name().to_owned()).collect();
+    let wanted = asked.rule.clone().map_or(every, |rule| vec![rule]);
+    let mut done = Vec::new();
+    for rule in wanted {
+        match asked.of.account(policy, &rule) {
+            // A rule for everybody is not meant when somebody is.
+            Ok(account)
+                if asked.rule.is_none()
+                    && account.rule().key() == [tidegate::policy::KeyPart::Global] => {}
+            Ok(account) => {
+                let before = account.standing().remaining();
+                let left = account.reset().remaining();
+                tracing::info!(%peer, rule, before, left, "reset {}", asked.of.in_words());
+                done.push(json!({ "rule": rule, "left_before": before, "left": left }));
+            }
+            Err(message) if asked.rule.is_some() => {
+                return fail(StatusCode::UNPROCESSABLE_ENTITY, &message);
+            }
+            Err(_) => {}
+        }
+    }
+    if done.is_empty() {
+        return fail(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no rule has such a key; say `user`, `ip` or another part",
+        );
+    }
+    Json(json!({ "reset": done })).into_response()
+}
+
+async fn blocks(State(live): State<Arc<Live>>) -> Response {
+    Json(json!({ "blocks": live.blocks().all() })).into_response()
+}
+
+#[derive(Deserialize)]
+struct BlockAsked {
+    #[serde(flatten)]
+    whom: Whom,
+    #[serde(default)]
+    reason: String,
+}
+
+const BLOCK_EXAMPLE: &str =
+    r#"{"user": "alice", "reason": "key leaked"}, or `team`, `key` or `ip`"#;
+
+async fn block(
+    State(live): State<Arc<Live>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    let asked: BlockAsked = match read(&body, BLOCK_EXAMPLE) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    let since_s = unix_s(SystemTime::now());
+    let block = Block { whom: asked.whom, reason: asked.reason, since_s };
+    tracing::info!(%peer, reason = block.reason, "blocked {}", block.whom);
+    changed(live.blocks().add(block), &live)
+}
+
+async fn unblock(
+    State(live): State<Arc<Live>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    let asked: BlockAsked = match read(&body, BLOCK_EXAMPLE) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    tracing::info!(%peer, "unblocked {}", asked.whom);
+    changed(live.blocks().remove(&asked.whom), &live)
+}
+
+fn changed(result: Result<(), String>, live: &Live) -> Response {
+    match result {
+        Ok(()) => Json(json!({ "blocks": live.blocks().all() })).into_response(),
+        Err(message) => fail(StatusCode::UNPROCESSABLE_ENTITY, &message),
+    }
+}
+
+async fn reload(
+    State(live): State<Arc<Live>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+) -> Response {
+    tracing::info!(%peer, "asked to read the configuration again");
+    let reloaded =
+        tokio::task::spawn_blocking(move || live.reload().map_err(|error| error.to_string()));
+    match reloaded.await {
+        Ok(Ok(())) => Json(json!({ "reloaded": true })).into_response(),
+        Ok(Err(message)) => fail(StatusCode::UNPROCESSABLE_ENTITY, &message),
+        Err(_) => fail(StatusCode::INTERNAL_SERVER_ERROR, "the reload broke off"),
+    }
+}
+
+/// What a body asks for; or the answer that says what would be right.
+fn read<T: for<'de> Deserialize<'de>>(body: &[u8], example: &str) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!("the body is not what this takes: {error}; send {example}");
+        Box::new(fail(StatusCode::BAD_REQUEST, &message))
+    })
+}
+
+fn fail(status: StatusCode, message: &str) -> Response {
+    let body: Value = json!({ "error": message });
+    (status, Json(body)).into_response()
+}

@@ -1,0 +1,71 @@
+//! [`Subject`]: whom an operator means.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use tidegate::Key;
+use tidegate::policy::{AccountError, Call, Headers, Policy, RuleAccount};
+
+/// Whom an operator means: by the parts of a rule's key, or by the key itself as the page tells it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Subject {
+    /// The rule's key, in hexadecimal digits, as the overview tells it.
+    pub(super) id: Option<String>,
+    user: Option<String>,
+    team: Option<String>,
+    /// An API key, by its name.
+    key: Option<String>,
+    model: Option<String>,
+    route: Option<String>,
+    ip: Option<IpAddr>,
+    /// The values of headers that rules tell callers apart by.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+impl Headers for Subject {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+impl Subject {
+    pub(super) fn call(&self) -> Call<'_> {
+        let call = Call::new("", "").with_headers(self);
+        let call = self.ip.map_or(call, |ip| call.from_ip(ip));
+        let call = self.user.as_deref().map_or(call, |user| call.by_user(user));
+        let call = self.team.as_deref().map_or(call, |team| call.of_team(team));
+        let call = self.key.as_deref().map_or(call, |key| call.by_api_key(key));
+        let call = self.model.as_deref().map_or(call, |model| call.on_model(model));
+        self.route.as_deref().map_or(call, |route| call.on_route(route))
+    }
+
+    /// The account with a rule.
+    pub(super) fn account<'p>(
+        &self,
+        policy: &'p Policy,
+        rule: &str,
+    ) -> Result<RuleAccount<'p>, String> {
+        let told = |error: AccountError| error.to_string();
+        let Some(id) = &self.id else { return policy.account(rule, &self.call()).map_err(told) };
+        let key =
+            u64::from_str_radix(id, 16).map_err(|_| format!("`{id}` is no key of the overview"))?;
+        policy.account_of(rule, Key::from_hash(key)).map_err(told)
+    }
+
+    /// Whom it means, for logs.
+    pub(super) fn in_words(&self) -> String {
+        let parts = [
+            self.user.as_ref().map(|user| format!("user {user}")),
+            self.team.as_ref().map(|team| format!("team {team}")),
+            self.key.as_ref().map(|key| format!("API key {key}")),
+            self.model.as_ref().map(|model| format!("model {model}")),
+            self.route.as_ref().map(|route| format!("route {route}")),
+            self.ip.map(|ip| format!("address {ip}")),
+            self.id.as_ref().map(|id| format!("what hashes to {id}")),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        if parts.is_empty() { "everybody".to_owned() } else { parts.join(", ") }
+    }
+}
