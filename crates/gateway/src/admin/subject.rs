@@ -9,6 +9,7 @@ use tidegate::policy::{AccountError, Call, Headers, Policy, RuleAccount};
 
 /// Whom an operator means: by the parts of a rule's key, or by the key itself as the page tells it.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Subject {
     /// The rule's key, in hexadecimal digits, as the overview tells it.
     pub(super) id: Option<String>,

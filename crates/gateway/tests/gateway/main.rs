@@ -6,5 +6,7 @@ mod chat;
 mod command_line;
 mod identity;
 mod limits;
+mod operation;
+mod page;
 mod passing_on;
 mod state;

@@ -19,7 +19,9 @@ use tempfile::{NamedTempFile, TempDir};
 pub struct Gateway {
     process: Child,
     address: SocketAddr,
-    _config: Option<NamedTempFile>,
+    admin: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    config: Option<NamedTempFile>,
     _state: TempDir,
 }
 
@@ -50,19 +52,68 @@ impl Gateway {
             )
             .env("STATE_DIRECTORY", state.path())
             .env("TIDEGATE_TEST_KEY", "upstream-secret")
+            .env("TIDEGATE_ADMIN_TOKEN", ADMIN_TOKEN)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let mut first = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        let address = first.split("http://").nth(1).and_then(|rest| rest.split(',').next());
-        let address = address.unwrap_or_else(|| panic!("no address in {first:?}")).parse().unwrap();
-        Self { process, address, _config: config, _state: state }
+        let mut banner = String::new();
+        for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+            banner = banner + &line.unwrap() + "\n";
+            // The last line says how to stop it.
+            if banner.contains("Stop it:") {
+                break;
+            }
+        }
+        let address = |after: &str| {
+            let rest = banner.split_once(after)?.1.strip_prefix("http://")?;
+            let end = rest.find([',', '/', ' ', '\n']).unwrap_or(rest.len());
+            Some(rest[..end].parse::<SocketAddr>().unwrap())
+        };
+        Self {
+            process,
+            address: address("listens on ").unwrap_or_else(|| panic!("no address in {banner:?}")),
+            admin: address("Page for operators: "),
+            metrics: address("Metrics: "),
+            config,
+            _state: state,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Writes another configuration over its own.
+    pub fn rewrite_config(&self, config: &str) {
+        std::fs::write(self.config.as_ref().unwrap().path(), config).unwrap();
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("a listener for operators")
+    }
+
+    /// Sends a request with the operators' token.
+    pub async fn ask_admin(&self, path: &str, body: Option<serde_json::Value>) -> Answer {
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.admin()))
+            .header("authorization", format!("Bearer {ADMIN_TOKEN}"))
+            .body(Full::from(body));
+        answer_of(client().request(request.unwrap()).await.unwrap()).await
+    }
+
+    /// Gets something from the listener for metrics.
+    pub async fn get_metrics(&self, path: &str) -> Answer {
+        let url = format!("http://{}{path}", self.metrics.expect("a listener for metrics"));
+        answer_of(client().get(url.parse().unwrap()).await.unwrap()).await
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     pub fn pid(&self) -> u32 {
@@ -79,10 +130,7 @@ impl Gateway {
     }
 
     pub async fn send_by(&self, client: &TestClient, request: Request<Full<Bytes>>) -> Answer {
-        let response = client.request(self.absolute(request)).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        answer_of(client.request(self.absolute(request)).await.unwrap()).await
     }
 
     /// The request, addressed to this gateway.
@@ -98,6 +146,15 @@ impl Drop for Gateway {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The token of the operators of every gateway here.
+pub const ADMIN_TOKEN: &str = "a-token-of-the-tests";
+
+async fn answer_of(response: http::Response<hyper::body::Incoming>) -> Answer {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
 pub type TestClient = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
