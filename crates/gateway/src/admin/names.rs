@@ -93,7 +93,7 @@ mod tests {
         .unwrap()
     }
 
-    fn call_by<'a>(policy: &Policy, names: &Names, user: &'a str) -> u64 {
+    fn call_by(policy: &Policy, names: &Names, user: &str) -> u64 {
         let call = Call::new("GET", "/").by_user(user);
         let verdict = policy.decide(&call);
         names.note(verdict.standings(), &call);

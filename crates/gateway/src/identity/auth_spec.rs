@@ -276,8 +276,7 @@ impl JwtSpec {
         algorithm: Algorithm,
         span: std::ops::Range<usize>,
         place: &impl Fn(&str) -> PathBuf,
-    ) -> Result<Vec<(Option<String>, DecodingKey)>, (std::ops::Range<usize>, &'static str, String)>
-    {
+    ) -> Result<Vec<NamedKey>, Misplaced> {
         let is_secret = matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
         let read = |file: &Spanned<String>, field: &'static str| {
             let path = place(file.get_ref());
@@ -330,8 +329,14 @@ impl JwtSpec {
     }
 }
 
+/// A key, with its name if it has one.
+type NamedKey = (Option<String>, DecodingKey);
+
+/// Where the file is wrong, in which field, and why.
+type Misplaced = (std::ops::Range<usize>, &'static str, String);
+
 /// The keys of a JWK set that are for an algorithm.
-fn jwks(text: &str, algorithm: Algorithm) -> Result<Vec<(Option<String>, DecodingKey)>, String> {
+fn jwks(text: &str, algorithm: Algorithm) -> Result<Vec<NamedKey>, String> {
     let set: jsonwebtoken::jwk::JwkSet =
         serde_json::from_str(text).map_err(|error| format!("it is no JWK set: {error}"))?;
     let mut keys = Vec::new();

@@ -206,13 +206,19 @@ async fn while_it_stops_it_says_that_it_is_not_ready() {
     let (arrived, has_arrived) = std::sync::mpsc::channel();
     let (finish, may_finish) = std::sync::mpsc::channel::<()>();
     let channels = std::sync::Mutex::new((arrived, may_finish));
-    let upstream = Upstream::start(move |_, _| {
-        let (arrived, may_finish) = &*channels.lock().unwrap();
-        arrived.send(()).unwrap();
-        may_finish.recv().unwrap();
-        axum::response::Response::new(axum::body::Body::from("done"))
-    })
-    .await;
+    // It blocks its thread, so it has threads of its own, for as long as the tests run.
+    let start = move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let upstream = runtime.block_on(Upstream::start(move |_, _| {
+            let (arrived, may_finish) = &*channels.lock().unwrap();
+            arrived.send(()).unwrap();
+            may_finish.recv().unwrap();
+            axum::response::Response::new(axum::body::Body::from("done"))
+        }));
+        std::mem::forget(runtime);
+        upstream
+    };
+    let upstream = std::thread::spawn(start).join().unwrap();
     let lines = format!("[upstream]\nurl = \"http://{}\"\n{USER}", upstream.address);
     let gateway = std::sync::Arc::new(Gateway::configured(&config(&lines)));
     assert_eq!(gateway.get_metrics("/ready").await.status, 200);
