@@ -1,4 +1,4 @@
-//! The servers that tests start: Redis or Valkey.
+//! What tests start: Redis or Valkey, and Chromium.
 
 use std::path::Path;
 
@@ -6,6 +6,25 @@ use crate::run::{Failure, run, succeeds};
 
 /// Packages of Debian and its kin that have one.
 const PACKAGES: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// Installs a browser for the page of the gateway, if there is none and that can be done. The tests say what
+/// they lack, and fail for it in CI only.
+pub(crate) fn browser() {
+    let is_there = ["chromium", "chromium-browser", "google-chrome"]
+        .iter()
+        .any(|name| succeeds(&format!("{name} --version")));
+    if is_there || std::env::var_os("TIDEGATE_TEST_BROWSER").is_some() {
+        return;
+    }
+    let installed = is_root()
+        && succeeds("apt-get update -qq")
+        && succeeds("apt-get install -y -qq --no-install-recommends chromium");
+    if !installed {
+        println!(
+            "the gateway's page is tested in Chromium; install it, such as with `apt-get install chromium`"
+        );
+    }
+}
 
 /// Installs a server, if there is none.
 pub(crate) fn ready() -> Result<(), Failure> {

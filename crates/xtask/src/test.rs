@@ -59,6 +59,7 @@ fn docs() -> Result<(), Failure> {
 
 fn tests() -> Result<(), Failure> {
     servers::ready()?;
+    servers::browser();
     run("cargo test --workspace --all-features")?;
     run("cargo run --quiet -p tidegate-core --example custom_algorithm")
 }
