@@ -4,6 +4,7 @@
 #[path = "../models/mod.rs"]
 mod models;
 
+mod narrow;
 mod state;
 
 use std::time::Duration;
