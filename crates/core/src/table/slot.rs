@@ -260,6 +260,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_claim_is_not_confirmed_by_a_later_one_of_the_same_key() {
+        let key = fingerprint(Key::from_hash(7));
+        let claim = Head { tag: 0, word: 0 }.claimed(key, 1, false);
+        assert!(claim.confirmed().is_confirmed(claim));
+        let later = claim.given_up().claimed(key, 1, false);
+        for head in [claim, claim.given_up(), later, later.confirmed(), later.given_up()] {
+            assert!(!head.is_confirmed(claim), "{head:?}");
+        }
+    }
+
+    #[test]
     fn a_slot_shows_every_version_before_one_comes_back() {
         let mut head = Head { tag: 0, word: 0 };
         let mut seen = std::collections::HashSet::new();

@@ -135,6 +135,7 @@ fn a_stale_thread_finishes_a_turn_that_another_began_and_no_unit_is_lost() {
             counter.decide(&stops, head(), Cost::ONE, at(ahead))
         }));
         assert!(!counter.is_settled(head()), "sealed");
+        assert!(!counter.is_idle(head(), Timestamp::MAX), "its slot is not given away meanwhile");
 
         assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(1)).unwrap().remaining(), 6);
         assert!(decide(3, 1) && decide(1, 2) && decide(1, 3));
