@@ -64,7 +64,7 @@ extern crate std as planted_std;
 
 #[inline(always)]
 pub(crate) const fn planted(number: usize) -> bool {
-    core::intrinsics::const_eval_select((number,), planted_nowhere, planted_now)
+    ::core::intrinsics::const_eval_select((number,), planted_nowhere, planted_now)
 }
 
 const fn planted_nowhere(_: usize) -> bool {
@@ -73,7 +73,7 @@ const fn planted_nowhere(_: usize) -> bool {
 
 #[inline(always)]
 fn planted_now(number: usize) -> bool {
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use ::core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     static PICKED: AtomicUsize = AtomicUsize::new(usize::MAX);
 
