@@ -42,6 +42,7 @@ impl Live {
         let blocks = Arc::new(Blocks::beside(origin.state()));
         let names = Arc::new(Names::default());
         let gateway = Gateway::new(config, None).operated(blocks.clone(), names.clone());
+        names.note_users(gateway.policy(), gateway.identity().users());
         Self {
             current: ArcSwap::from_pointee(gateway),
             origin,
@@ -77,6 +78,7 @@ impl Live {
             Ok(config) => {
                 let next = Gateway::new(config, Some(&former));
                 let next = next.operated(self.blocks.clone(), self.names.clone());
+                self.names.note_users(next.policy(), next.identity().users());
                 tracing::info!("took over the configuration: {}", changes(&former, &next));
                 warn_of_restart(&former, &next);
                 reloads.retired.push(former.policy().clone());

@@ -14,37 +14,54 @@ use crate::live::Live;
 /// Editors and deployments write in several steps; the last one counts.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Reloads whenever that is due, for as long as the gateway runs.
-pub(crate) async fn watch(live: Arc<Live>) {
-    let (changed, mut changes) = channel(1);
-    let mut hang_ups = hang_ups();
-    // It watches until it is dropped.
-    let mut watcher = watch_folders(&live.files(), &changed);
-    let mut seen = digest(&live.files());
+/// Reloads whenever that is due, for as long as the gateway runs. It watches from the call on, and not only
+/// from when the future is first polled.
+pub(crate) fn watch(live: Arc<Live>) -> impl Future<Output = ()> {
+    let (changed, changes) = channel(1);
+    let hang_ups = hang_ups();
+    let watcher = watch_folders(&live.files(), &changed);
+    let seen = digest(&live.files());
+    follow(live, Watch { changed, changes, hang_ups, watcher, seen })
+}
+
+struct Watch {
+    changed: Sender<()>,
+    changes: Receiver<()>,
+    hang_ups: Receiver<()>,
+    /// It watches until it is dropped.
+    watcher: Option<RecommendedWatcher>,
+    /// What was in the files when they were last looked at.
+    seen: [u8; 32],
+}
+
+async fn follow(live: Arc<Live>, mut watch: Watch) {
     loop {
         let asked = tokio::select! {
-            Some(()) = hang_ups.recv() => true,
-            Some(()) = changes.recv() => {
+            Some(()) = watch.hang_ups.recv() => true,
+            Some(()) = watch.changes.recv() => {
                 tokio::time::sleep(SETTLE).await;
                 // What came meanwhile is looked at now.
-                while changes.try_recv().is_ok() {}
+                while watch.changes.try_recv().is_ok() {}
                 false
             }
             else => return,
         };
         // Not by times of files, which tell little: by what is in them.
-        let now = digest(&live.files());
-        if !asked && now == seen {
+        let files = live.files();
+        let now = digest(&files);
+        if !asked && now == watch.seen {
             continue;
         }
-        seen = now;
+        // From before the files are read, so that what changes after that is another change.
+        watch.seen = now;
         let reloading = live.clone();
         // It reads files, and may make tables.
         let reloaded = tokio::task::spawn_blocking(move || reloading.reload().is_ok()).await;
-        if reloaded.unwrap_or(false) {
-            // Others may belong to it now. The former are watched until these are.
-            watcher = watch_folders(&live.files(), &changed).or(watcher);
-            seen = digest(&live.files());
+        if reloaded.unwrap_or(false) && live.files() != files {
+            // Others belong to it now. The former are watched until these are; and since they may have
+            // changed before that, they are looked at once more.
+            watch.watcher = watch_folders(&live.files(), &watch.changed).or(watch.watcher.take());
+            let _ = watch.changed.try_send(());
         }
     }
 }
@@ -96,13 +113,13 @@ fn digest(files: &[PathBuf]) -> [u8; 32] {
 /// Each SIGHUP.
 fn hang_ups() -> Receiver<()> {
     let (hung_up, hang_ups) = channel(1);
-    #[cfg(unix)]
-    tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
-        while signals.recv().await.is_some() {
-            let _ = hung_up.try_send(());
-        }
-    });
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Ok(mut signals) = signal(SignalKind::hangup()) {
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                let _ = hung_up.try_send(());
+            }
+        });
+    }
     hang_ups
 }

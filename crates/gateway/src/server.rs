@@ -38,6 +38,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let state = config.state.clone();
     let live = Arc::new(Live::new(config, origin));
     let served = admin::serve(&operation, &live).await?;
+    tokio::spawn(reload::watch(live.clone()));
     let gateway = live.gateway();
     let banner = Banner {
         address,
@@ -51,7 +52,6 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let _ = io::stdout().write_all(banner.to_string().as_bytes());
 
     tokio::spawn(keep_reservations(live.clone()));
-    tokio::spawn(reload::watch(live.clone()));
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);

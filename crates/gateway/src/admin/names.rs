@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tidegate::Key;
-use tidegate::policy::{Call, Standing};
+use tidegate::policy::{Call, Policy, Standing};
+
+use crate::identity::Who;
 
 /// What the keys that called lately are called: of at most so many, in bounded memory. A key that is not
 /// here has not called for long, or since the start.
@@ -49,22 +51,41 @@ impl Names {
     /// Notes what a call's keys are called.
     pub(crate) fn note(&self, standings: &[Standing<'_>], call: &Call<'_>) {
         for standing in standings {
-            let (rule, key) = (standing.rule(), standing.key());
-            let set = self.set(key.hash());
-            // Relaxed: a hint. The names themselves are behind the lock.
-            if set.hashes.iter().any(|hash| hash.load(Ordering::Relaxed) == key.hash()) {
-                continue;
-            }
-            let Ok(mut named) = set.names.try_lock() else { continue };
-            let mut name = rule.key_text(call);
-            if let Some((end, _)) = name.char_indices().find(|(at, _)| *at >= MAX_NAME) {
-                name.truncate(end);
-            }
-            let way = named.next;
-            named.next = (way + 1) % WAYS;
-            named.names[way] = Some((key, name.into()));
-            set.hashes[way].store(key.hash(), Ordering::Relaxed); // as above
+            self.note_key(standing.key(), || standing.rule().key_text(call));
         }
+    }
+
+    /// Notes what the keys of users that are configured are called, so that they have names before they
+    /// call: what they spent outlives a restart, and their names here do not.
+    pub(crate) fn note_users<'a>(&self, policy: &Policy, users: impl Iterator<Item = &'a Who>) {
+        for who in users.take(SETS * WAYS) {
+            let call = Call::new("", "").by_user(&who.user);
+            let call = who.team.as_deref().map_or(call, |team| call.of_team(team));
+            let call = who.key.as_deref().map_or(call, |key| call.by_api_key(key));
+            for rule in policy.rules() {
+                // Those for which more is needed than is known of the user have no account.
+                if let Ok(account) = policy.account(rule.name(), &call) {
+                    self.note_key(account.key(), || rule.key_text(&call));
+                }
+            }
+        }
+    }
+
+    fn note_key(&self, key: Key, name: impl FnOnce() -> String) {
+        let set = self.set(key.hash());
+        // Relaxed: a hint. The names themselves are behind the lock.
+        if set.hashes.iter().any(|hash| hash.load(Ordering::Relaxed) == key.hash()) {
+            return;
+        }
+        let Ok(mut named) = set.names.try_lock() else { return };
+        let mut name = name();
+        if let Some((end, _)) = name.char_indices().find(|(at, _)| *at >= MAX_NAME) {
+            name.truncate(end);
+        }
+        let way = named.next;
+        named.next = (way + 1) % WAYS;
+        named.names[way] = Some((key, name.into()));
+        set.hashes[way].store(key.hash(), Ordering::Relaxed); // as above
     }
 
     /// The key of a fingerprint and what it is called, if it has called lately.
@@ -82,8 +103,6 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use tidegate::policy::Policy;
-
     use super::*;
 
     fn policy() -> Policy {
@@ -111,6 +130,16 @@ mod tests {
         let rule = &policy.rules()[0];
         let top = rule.top_consumers(1, policy.now())[0];
         assert!(names.find(top.fingerprint).is_some());
+    }
+
+    #[test]
+    fn users_that_are_configured_have_names_before_they_call() {
+        let (policy, names) = (policy(), Names::default());
+        let who = Who { user: "alice".to_owned(), team: None, key: None };
+        names.note_users(&policy, [&who].into_iter());
+        let key = policy.account("u", &Call::new("", "").by_user("alice")).unwrap().key();
+        let found = names.find(key.hash() & FINGERPRINT);
+        assert_eq!(found.map(|(_, name)| name).as_deref(), Some("alice"));
     }
 
     #[test]
