@@ -16,6 +16,14 @@ pub struct RedisServer {
     pub port: u16,
     pub folder: TempDir,
     arguments: Vec<String>,
+    /// Ends the server with this process: what a static holds is never dropped.
+    watcher: Child,
+}
+
+/// A process that ends another one when this process is gone.
+fn watch(watched: u32) -> Child {
+    let script = format!("cat > /dev/null; kill -9 {watched}");
+    Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
 }
 
 fn program() -> PathBuf {
@@ -45,7 +53,8 @@ impl RedisServer {
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
         let child = spawn(port, &folder, &arguments);
-        let mut server = Self { child, port, folder, arguments };
+        let watcher = watch(child.id());
+        let mut server = Self { child, port, folder, arguments, watcher };
         server.wait_until_it_answers();
         server
     }
@@ -73,6 +82,9 @@ impl RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.child = spawn(self.port, &self.folder, &self.arguments);
+        let _ = self.watcher.kill();
+        let _ = self.watcher.wait();
+        self.watcher = watch(self.child.id());
         self.wait_until_it_answers();
     }
 
@@ -119,6 +131,8 @@ pub fn ask<T: redis::FromRedisValue>(url: &str, line: &str) -> redis::RedisResul
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
+        let _ = self.watcher.kill();
+        let _ = self.watcher.wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
