@@ -1,17 +1,20 @@
 //! The gateway's own answers, in the words that the route's clients understand.
 
+mod error;
+
 use axum::body::Body;
 use http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
-use tidegate::policy::{CostRule, Refusal};
+use tidegate::policy::{CostRule, Reason, Refusal};
 use tidegate_tower::{Fields, Problem, respond, retry_after_s};
 
 use crate::admin::Block;
+use crate::llm::{Api, Maker};
 use crate::metrics::Outcome;
 use crate::upstream::UpstreamError;
+use error::{Kind, Told};
 
 /// How errors read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub(crate) enum Dialect {
     Plain,
     /// As OpenAI's API has them, which its clients turn into exceptions.
     OpenAi,
+    /// As Anthropic's API has them.
+    Anthropic,
+    /// As Gemini's API has them.
+    Gemini,
 }
 
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -28,9 +35,10 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// requests.
 const LONGEST_RETRY_S: u64 = 60;
 
-/// The answer to a denied call.
+/// The answer to a denied call, of a model where that is known.
 pub(crate) fn denied(
     refusal: &Refusal<'_>,
+    model: Option<&str>,
     dialect: Dialect,
     request: &HeaderMap,
 ) -> Response<Body> {
@@ -39,35 +47,42 @@ pub(crate) fn denied(
     if dialect == Dialect::Plain {
         return response;
     }
-    let soon = retry_after_s(refusal).is_some_and(|secs| secs <= LONGEST_RETRY_S);
-    let (kind, code) = match (refusal.rule().cost(), soon) {
-        (CostRule::LlmTokens | CostRule::Money(_), false) => {
-            ("insufficient_quota", "insufficient_quota")
-        }
-        (CostRule::LlmTokens | CostRule::Money(_), true) => ("tokens", "rate_limit_exceeded"),
-        (CostRule::Fixed(_), _) => ("requests", "rate_limit_exceeded"),
+    let wait_s = retry_after_s(refusal);
+    let soon = wait_s.is_some_and(|secs| secs <= LONGEST_RETRY_S);
+    let rule = refusal.rule();
+    let kind = match (refusal.reason(), rule.cost(), soon) {
+        (Reason::MissingKey(_) | Reason::MissingCost, ..) => Kind::Forbidden,
+        (_, CostRule::Fixed(_), _) => Kind::Requests,
+        (_, _, true) => Kind::Tokens,
+        (_, _, false) => Kind::Quota,
     };
+    let message = match (refusal.reason(), rule.cost(), model) {
+        (Reason::MissingCost, CostRule::Money(_), Some(model)) => format!(
+            "The limit `{}` counts money, and the model {model:?} has no price here.",
+            rule.name()
+        ),
+        (Reason::MissingCost, ..) => format!(
+            "The limit `{}` counts what a call costs, and for this endpoint that is not known here.",
+            rule.name()
+        ),
+        _ => Problem::of(refusal).detail().to_owned(),
+    };
+    let told = Told { kind, message: &message, limit: Some(rule.name()), wait_s };
     let (mut parts, _) = response.into_parts();
-    let body = openai_error(Problem::of(refusal).detail(), kind, code);
-    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     parts.headers.remove(CONTENT_LENGTH);
     if !soon {
         parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    Response::from_parts(parts, Body::from(body.to_string()))
+    let mut response = Response::from_parts(parts, Body::empty());
+    told.write(&mut response, dialect);
+    response
 }
 
 /// The answer to a caller who must be known, and is not; with the reason, where a key was sent.
 pub(crate) fn unauthorized(reason: Option<&str>, dialect: Dialect) -> Response<Body> {
     let message = reason
         .unwrap_or("This path needs a key that is known here: send `Authorization: Bearer <key>`.");
-    let mut response = error(
-        StatusCode::UNAUTHORIZED,
-        "invalid_request_error",
-        "invalid_api_key",
-        message,
-        dialect,
-    );
+    let mut response = error(StatusCode::UNAUTHORIZED, Kind::Unauthorized, message, dialect);
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     marked(response, Outcome::Unauthorized)
 }
@@ -75,17 +90,14 @@ pub(crate) fn unauthorized(reason: Option<&str>, dialect: Dialect) -> Response<B
 /// The answer to a caller whom an operator keeps out.
 pub(crate) fn blocked(block: &Block, dialect: Dialect) -> Response<Body> {
     let message = format!("The {} is blocked by the operator of this gateway.", block.whom);
-    let mut response =
-        error(StatusCode::FORBIDDEN, "permission_error", "blocked", &message, dialect);
+    let mut response = error(StatusCode::FORBIDDEN, Kind::Blocked, &message, dialect);
     response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     marked(response, Outcome::Blocked)
 }
 
-/// The answer to a body that is no LLM call.
-pub(crate) fn bad_request(status: StatusCode, message: &str) -> Response<Body> {
-    let response =
-        error(status, "invalid_request_error", "invalid_request", message, Dialect::OpenAi);
-    marked(response, Outcome::Rejected)
+/// The answer to a request that cannot be passed on as it is.
+pub(crate) fn bad_request(status: StatusCode, message: &str, dialect: Dialect) -> Response<Body> {
+    marked(error(status, Kind::BadRequest, message, dialect), Outcome::Rejected)
 }
 
 /// The answer where the upstream gave none.
@@ -95,8 +107,7 @@ pub(crate) fn upstream_failed(failure: UpstreamError, dialect: Dialect) -> Respo
         UpstreamError::Broken => (StatusCode::BAD_GATEWAY, "The upstream broke off."),
         UpstreamError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long."),
     };
-    let response = error(status, "api_error", "upstream_failed", message, dialect);
-    marked(response, Outcome::UpstreamFailed)
+    marked(error(status, Kind::Upstream, message, dialect), Outcome::UpstreamFailed)
 }
 
 /// A response that says, to those who count, what became of the call.
@@ -105,29 +116,38 @@ fn marked(mut response: Response<Body>, outcome: Outcome) -> Response<Body> {
     response
 }
 
-fn error(
-    status: StatusCode,
-    kind: &str,
-    code: &str,
-    message: &str,
-    dialect: Dialect,
-) -> Response<Body> {
-    let (content_type, body) = match dialect {
-        Dialect::OpenAi => ("application/json", openai_error(message, kind, code)),
-        Dialect::Plain => {
-            let title = status.canonical_reason().unwrap_or("Error");
-            let problem = json!({
-                "type": "about:blank", "title": title, "status": status.as_u16(), "detail": message,
-            });
-            ("application/problem+json", problem)
+/// The last event of a stream that has used what was reserved for it.
+pub(crate) fn overrun_event(api: Api) -> String {
+    let message = "The answer was cut off: it has used the budget that was reserved for it.";
+    let told = Told { kind: Kind::Quota, message, limit: None, wait_s: None };
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    match api {
+        Api::AnthropicMessages => {
+            format!("event: error\ndata: {}\n\n", told.body(status, Dialect::Anthropic))
         }
-    };
-    let mut response = Response::new(Body::from(body.to_string()));
+        Api::OpenAiResponses => {
+            let mut body = told.body(status, Dialect::OpenAi);
+            body["type"] = "error".into();
+            body["code"] = body["error"]["code"].clone();
+            body["message"] = message.into();
+            body["param"] = serde_json::Value::Null;
+            format!("event: error\ndata: {body}\n\n")
+        }
+        _ if api.maker() == Maker::Gemini => {
+            format!("data: {}\n\n", told.body(status, Dialect::Gemini))
+        }
+        _ => format!("data: {}\n\n", told.body(status, Dialect::OpenAi)),
+    }
+}
+
+fn error(status: StatusCode, kind: Kind, message: &str, dialect: Dialect) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Told { kind, message, limit: None, wait_s: None }.write(&mut response, dialect);
     response
 }
 
-fn openai_error(message: &str, kind: &str, code: &str) -> Value {
-    json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
+fn set_json(response: &mut Response<Body>, content_type: &'static str, body: String) {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    *response.body_mut() = Body::from(body);
 }

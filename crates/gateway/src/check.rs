@@ -92,7 +92,7 @@ fn shown(error: &FileError, file: &str, text: &str, colours: bool) -> String {
 /// What a sound configuration means.
 fn meaning(file: &str, config: &Config) -> String {
     let mut out = format!("{file} is sound.\n\n");
-    let behind = config.upstream.as_ref().map(ToString::to_string);
+    let behind = config.providers.main.as_ref().map(ToString::to_string);
     let behind = behind.as_deref().unwrap_or("the built-in demo API (there is no [upstream])");
     line(&mut out, format_args!("Listens on {}, in front of {behind}.", config.listen));
     line(&mut out, format_args!("Callers are known by {}.", config.identity.in_words()));
@@ -142,7 +142,7 @@ fn notes(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if config.upstream.is_some()
+    if config.providers.main.is_some()
         && !enforced().any(|rule| !matches!(rule.cost(), CostRule::Fixed(_)))
     {
         notes.push(

@@ -1,5 +1,7 @@
 //! The configuration file.
 
+mod llm_sections;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,8 +15,11 @@ use tidegate::policy::{FileError, PathPattern, Policy, RuleSpec, Source, Spanned
 use crate::address::{parse_address, parse_network};
 use crate::admin::{Admin, AdminSpec, MetricsSpec};
 use crate::identity::{AuthSpec, FailedLogins, Identity, UserSpec};
+use crate::llm;
 use crate::log::{Format, LogSpec};
-use crate::upstream::UpstreamUrl;
+use crate::prices::Prices;
+use crate::providers::ProviderUrls;
+use llm_sections::{LlmSpec, PriceSpec, ProvidersSpec, prices};
 
 /// The built-in configuration: the demo.
 pub(crate) const DEFAULT: &str = include_str!("default.toml");
@@ -24,8 +29,10 @@ pub(crate) const DEFAULT: &str = include_str!("default.toml");
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) trusted_proxies: Vec<IpNet>,
-    /// The API behind; without one, the demo.
-    pub(crate) upstream: Option<UpstreamUrl>,
+    /// The APIs behind.
+    pub(crate) providers: ProviderUrls,
+    pub(crate) llm: llm::Settings,
+    pub(crate) prices: Prices,
     pub(crate) identity: Identity,
     pub(crate) failed_logins: FailedLogins,
     pub(crate) operation: Operation,
@@ -71,7 +78,11 @@ struct File {
     listen: Option<Spanned<String>>,
     #[serde(default)]
     trusted_proxies: Vec<Spanned<String>>,
-    upstream: Option<UpstreamSpec>,
+    upstream: Option<ProvidersSpec>,
+    #[serde(default)]
+    llm: LlmSpec,
+    #[serde(default)]
+    price: Vec<PriceSpec>,
     #[serde(default)]
     auth: AuthSpec,
     admin: Option<AdminSpec>,
@@ -83,13 +94,6 @@ struct File {
     user: Vec<UserSpec>,
     #[serde(default)]
     rule: Vec<Spanned<RuleSpec>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UpstreamSpec {
-    url: Spanned<String>,
-    api_key_env: Option<Spanned<String>>,
 }
 
 /// What is wrong in a file, so far.
@@ -180,7 +184,8 @@ impl Config {
         };
         let trusted_proxies = file.trusted_proxies.iter().filter_map(trusted).collect();
         let listen = wrong.note(listen(file.listen.as_ref(), source));
-        let upstream = file.upstream.as_ref().map(|spec| wrong.note(upstream(spec, source)));
+        let providers = wrong.note(ProvidersSpec::build(file.upstream.as_ref(), source));
+        let llm = wrong.note(file.llm.build(source));
         let identity = file.auth.identity(&file.user, source, around.folder, wrong);
         let failed_logins = file.auth.failed_logins(source, around, wrong);
         let auth_required = file.auth.required(source, wrong);
@@ -198,13 +203,14 @@ impl Config {
                 None
             }
         };
+        let prices = policy.as_ref().map(|policy| prices(&file.price, policy, source));
+        let prices = prices.and_then(|prices| wrong.note(prices));
         Some(Self {
             listen: listen?,
             trusted_proxies,
-            upstream: match upstream {
-                None => None,
-                Some(upstream) => Some(upstream?),
-            },
+            providers: providers?,
+            llm: llm?,
+            prices: prices?,
             identity,
             failed_logins: failed_logins?,
             operation,
@@ -219,20 +225,6 @@ impl Config {
 fn listen(text: Option<&Spanned<String>>, source: &Source<'_>) -> Result<SocketAddr, FileError> {
     let Some(text) = text else { return Ok(SocketAddr::from(([127, 0, 0, 1], 8080))) };
     parse_address(text.get_ref()).map_err(|error| source.error(text.span(), "listen", &error))
-}
-
-fn upstream(spec: &UpstreamSpec, source: &Source<'_>) -> Result<UpstreamUrl, FileError> {
-    let url = &spec.url;
-    let upstream = UpstreamUrl::parse(url.get_ref())
-        .map_err(|error| source.error(url.span(), "upstream.url", &error))?;
-    let Some(variable) = &spec.api_key_env else { return Ok(upstream) };
-    let unset = |message: &str| {
-        let message = format!("the environment variable `{}` {message}", variable.get_ref());
-        source.error(variable.span(), "upstream.api_key_env", &message)
-    };
-    let key = std::env::var(variable.get_ref())
-        .map_err(|_| unset("is not set; set it to the upstream's key, or remove this line"))?;
-    upstream.with_api_key(&key).map_err(|_| unset("holds no key that fits a header"))
 }
 
 /// Why there is no configuration.
@@ -282,7 +274,7 @@ mod tests {
         let rules: Vec<_> = config.policy.rules().iter().map(|rule| rule.name()).collect();
         assert_eq!(rules, ["ip", "user", "budget"]);
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-        assert!(config.upstream.is_none());
+        assert!(config.providers.main.is_none());
     }
 
     #[test]
@@ -320,7 +312,7 @@ mod tests {
             ),
             (
                 "lisen = \"x\"",
-                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `auth`, `admin`, `metrics`, `log`, `drain_timeout_s`, `user`, `rule`",
+                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `drain_timeout_s`, `user`, `rule`",
             ),
         ];
         for (text, expected) in cases {

@@ -1,15 +1,15 @@
 //! The way of a request: who calls, what it costs, may it pass, pass it on, settle.
 
+mod held_body;
+mod metered;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use prometheus_client::metrics::counter::Counter;
 use tidegate::TrustedProxies;
 use tidegate::policy::{Call, Held, Policy, Refusal, Verdict};
@@ -20,10 +20,12 @@ use crate::admin::{Blocks, Names};
 use crate::answer::{self, Dialect};
 use crate::config::{Config, Fixed};
 use crate::identity::{FailedLogins, Identified, Identity, Who};
-use crate::llm::{ChatRequest, Meter};
+use crate::llm::{self, Route};
 use crate::log;
 use crate::metrics::{METRICS, Outcome, measured, outside};
-use crate::upstream::{Upstream, UpstreamError, UpstreamUrl};
+use crate::prices::Prices;
+use crate::providers::{ProviderUrls, Providers};
+use held_body::HeldBody;
 
 /// Everything that a request meets.
 pub(crate) struct Gateway {
@@ -32,9 +34,10 @@ pub(crate) struct Gateway {
     identity: Identity,
     failed_logins: FailedLogins,
     auth_required: Vec<PathPattern>,
-    chat: PathPattern,
-    upstream: Arc<Upstream>,
-    upstream_url: Option<UpstreamUrl>,
+    llm: llm::Settings,
+    prices: Prices,
+    providers: Arc<Providers>,
+    provider_urls: ProviderUrls,
     /// Where denials are counted, by rule.
     denials: Vec<(Box<str>, Counter)>,
     fixed: Fixed,
@@ -42,21 +45,31 @@ pub(crate) struct Gateway {
     names: Option<Arc<Names>>,
 }
 
-/// The largest body of an LLM call, which must be read whole to know its cost.
-const MAX_LLM_BODY: usize = 4 << 20;
-
-/// How long an LLM call's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Who calls, as far as it is known.
+/// Who calls, as far as it is known, and what.
 struct Caller {
     ip: Option<IpAddr>,
     who: Option<Arc<Who>>,
+    route: Route,
 }
 
 impl Caller {
     fn user(&self) -> Option<&str> {
         self.who.as_ref().map(|who| &*who.user)
+    }
+
+    /// The call that a request is, as far as its head says.
+    fn call<'a>(&'a self, parts: &'a Parts, headers: &'a HeadersOf<'a>) -> Call<'a> {
+        let call = Call::new(parts.method.as_str(), parts.uri.path());
+        let call = call.with_headers(headers).on_route(self.route.name());
+        let call = match &self.route {
+            Route::Metered(_, Some(model)) => call.on_model(model),
+            _ => call,
+        };
+        let call = self.ip.map_or(call, |ip| call.from_ip(ip));
+        let Some(who) = &self.who else { return call };
+        let call = call.by_user(&who.user);
+        let call = who.team.as_deref().map_or(call, |team| call.of_team(team));
+        who.key.as_deref().map_or(call, |key| call.by_api_key(key))
     }
 }
 
@@ -72,11 +85,10 @@ type Denied = Box<Response<Body>>;
 impl Gateway {
     /// The gateway of a configuration, after a former one, if there is one.
     pub(crate) fn new(config: Config, former: Option<&Self>) -> Self {
-        let Ok(chat) = "/v1/chat/completions".parse() else { unreachable!("a path") };
         let fixed = config.fixed();
         // With its open connections.
-        let same = former.filter(|former| former.upstream_url == config.upstream);
-        let upstream = same.map(|former| former.upstream.clone());
+        let same = former.filter(|former| former.provider_urls == config.providers);
+        let providers = same.map(|former| former.providers.clone());
         let policies = [&config.policy, config.failed_logins.policy()];
         let rules = policies.iter().flat_map(|policy| policy.rules());
         let denials = rules.map(|rule| (rule.name().into(), METRICS.denials_of(rule.name())));
@@ -90,9 +102,11 @@ impl Gateway {
             identity: config.identity,
             failed_logins: config.failed_logins,
             auth_required: config.auth_required,
-            chat,
-            upstream: upstream.unwrap_or_else(|| Arc::new(Upstream::new(config.upstream.clone()))),
-            upstream_url: config.upstream,
+            llm: config.llm,
+            prices: config.prices,
+            providers: providers
+                .unwrap_or_else(|| Arc::new(Providers::new(config.providers.clone()))),
+            provider_urls: config.providers,
         }
     }
 
@@ -147,10 +161,9 @@ impl Gateway {
             Identified::Stranger => (None, None),
             Identified::Refused(reason) => (None, Some(reason)),
         };
-        let caller = Caller { ip: client_ip(&parts, &self.proxies), who };
-        let is_chat = parts.method == http::Method::POST && self.chat.applies_to(path);
-        let dialect =
-            if path.starts_with("/v1/") || is_chat { Dialect::OpenAi } else { Dialect::Plain };
+        let route = Route::of(&parts.method, path);
+        let caller = Caller { ip: client_ip(&parts, &self.proxies), who, route };
+        let dialect = caller.route.maker().dialect();
         let block = self.blocks.as_ref().and_then(|all| all.find(caller.ip, caller.who.as_deref()));
         if let Some(block) = block {
             return answer::blocked(&block, dialect);
@@ -158,10 +171,14 @@ impl Gateway {
         if must_be_known && caller.who.is_none() {
             return self.refuse(&parts, &caller, refused.as_deref(), dialect);
         }
-        if is_chat {
-            self.handle_chat(parts, body, &caller).await
-        } else {
-            self.handle_plain(parts, body, &caller, dialect).await
+        match &caller.route {
+            Route::Metered(api, model) => {
+                let route = (*api, model.clone());
+                self.handle_llm(parts, body, &caller, route).await
+            }
+            Route::Free(_) | Route::Unknown(_) => {
+                self.handle_plain(parts, body, &caller, dialect).await
+            }
         }
     }
 
@@ -174,19 +191,20 @@ impl Gateway {
         reason: Option<&str>,
         dialect: Dialect,
     ) -> Response<Body> {
-        let allowed = match self.decide(parts, caller, 0, dialect) {
+        let allowed = match self.decide_free(parts, caller, dialect) {
             Err(denied) => return *denied,
             Ok(allowed) => allowed,
         };
+        allowed.reservation.into_iter().for_each(Reservation::cancel);
         if reason.is_some()
             && let Verdict::Deny(refusal) = self.failed_logins.count(caller.ip)
         {
-            return self.deny(&refusal, parts, caller, dialect);
+            return self.deny(&refusal, parts, caller, None, dialect);
         }
         with_fields(allowed.fields, answer::unauthorized(reason, dialect))
     }
 
-    /// A call that uses no LLM tokens.
+    /// A call that uses no LLM tokens, or none that can be counted, which rules on them deny.
     async fn handle_plain(
         &self,
         parts: Parts,
@@ -194,86 +212,84 @@ impl Gateway {
         caller: &Caller,
         dialect: Dialect,
     ) -> Response<Body> {
-        let allowed = match self.decide(&parts, caller, 0, dialect) {
+        let decided = match caller.route {
+            Route::Free(_) => self.decide_free(&parts, caller, dialect),
+            _ => {
+                let headers = HeadersOf(&parts.headers);
+                self.decide(&caller.call(&parts, &headers), &parts, caller, dialect)
+            }
+        };
+        let allowed = match decided {
             Err(denied) => return *denied,
             Ok(allowed) => allowed,
         };
         let is_login = self.failed_logins.are_on(&parts.method, parts.uri.path());
         // Counted before it is known whether it fails, so that no storm gets past the limit.
         if is_login && let Verdict::Deny(refusal) = self.failed_logins.count(caller.ip) {
-            return self.deny(&refusal, &parts, caller, dialect);
+            return self.deny(&refusal, &parts, caller, None, dialect);
         }
-        let answer = outside(self.upstream.send(Request::from_parts(parts, body), caller.ip)).await;
+        let maker = caller.route.maker();
+        let request = Request::from_parts(parts, body);
+        let answer = outside(self.providers.send(request, caller.ip, maker)).await;
         let response = answer.unwrap_or_else(|error| answer::upstream_failed(error, dialect));
         let failed = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&response.status());
         if is_login && !failed {
             self.failed_logins.forgive(caller.ip);
         }
+        let response = match allowed.reservation {
+            None => response,
+            Some(reservation) => response.map(|body| Body::new(HeldBody::new(body, reservation))),
+        };
         with_fields(allowed.fields, response)
     }
 
-    /// An LLM call: its body says what to reserve, its answer what to settle.
-    async fn handle_chat(&self, mut parts: Parts, body: Body, caller: &Caller) -> Response<Body> {
-        let dialect = Dialect::OpenAi;
-        // A body is read only for a caller who could be allowed.
-        if let Verdict::Deny(refusal) =
-            self.policy.peek(&call(&parts, &HeadersOf(&parts.headers), caller, 0))
-        {
-            return self.deny(&refusal, &parts, caller, dialect);
-        }
-        let chat = match read_chat(body).await {
-            Ok(chat) => chat,
-            // It is counted as a request, though it is passed on to nobody.
-            Err(problem) => {
-                return match self.decide(&parts, caller, 0, dialect) {
-                    Err(denied) => *denied,
-                    Ok(allowed) => with_fields(allowed.fields, *problem),
-                };
-            }
-        };
-        let Allowed { fields, reservation } =
-            match self.decide(&parts, caller, chat.estimate(), dialect) {
-                Err(denied) => return *denied,
-                Ok(allowed) => allowed,
-            };
-        let body = chat.body();
-        parts.headers.insert(CONTENT_LENGTH, body.len().into());
-        // The usage must be readable as it passes.
-        parts.headers.remove(ACCEPT_ENCODING);
-        let request = Request::from_parts(parts, Body::from(body));
-        let response = match outside(self.upstream.send(request, caller.ip)).await {
-            Ok(response) => Meter::attach(response, reservation, chat.hides_usage()),
-            Err(error) => {
-                if let (UpstreamError::NotSent, Some(reservation)) = (error, reservation) {
-                    reservation.cancel();
-                }
-                answer::upstream_failed(error, dialect)
-            }
-        };
-        with_fields(fields, response)
+    /// Asks the policy for a call that costs nothing but itself, and charges.
+    fn decide_free(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        dialect: Dialect,
+    ) -> Result<Allowed, Denied> {
+        let headers = HeadersOf(&parts.headers);
+        self.decide(&self.free_call(parts, &headers, caller), parts, caller, dialect)
     }
 
     /// Asks the policy, and charges.
     fn decide(
         &self,
+        call: &Call<'_>,
         parts: &Parts,
         caller: &Caller,
-        llm_tokens: u64,
         dialect: Dialect,
     ) -> Result<Allowed, Denied> {
-        let headers = HeadersOf(&parts.headers);
-        let call = call(parts, &headers, caller, llm_tokens);
-        let verdict = self.policy.decide(&call);
-        if let Some(names) = &self.names {
-            names.note(verdict.standings(), &call);
-        }
-        match verdict {
+        match self.ask(call) {
             Verdict::Allow(grant) => {
                 let fields = Fields::Ietf.render(grant.standings());
                 Ok(Allowed { fields, reservation: grant.into_reservation() })
             }
-            Verdict::Deny(refusal) => Err(Box::new(self.deny(&refusal, parts, caller, dialect))),
+            Verdict::Deny(refusal) => {
+                Err(Box::new(self.deny(&refusal, parts, caller, None, dialect)))
+            }
         }
+    }
+
+    /// Asks the policy, charges, and notes who calls.
+    fn ask(&self, call: &Call<'_>) -> Verdict<'_> {
+        let verdict = self.policy.decide(call);
+        if let Some(names) = &self.names {
+            names.note(verdict.standings(), call);
+        }
+        verdict
+    }
+
+    /// The call that a request is, if it uses no LLM tokens and no money.
+    fn free_call<'a>(
+        &self,
+        parts: &'a Parts,
+        headers: &'a HeadersOf<'a>,
+        caller: &'a Caller,
+    ) -> Call<'a> {
+        caller.call(parts, headers).with_llm_tokens(0).with_money(self.prices.money(0))
     }
 
     fn deny(
@@ -281,6 +297,7 @@ impl Gateway {
         refusal: &Refusal<'_>,
         parts: &Parts,
         caller: &Caller,
+        model: Option<&str>,
         dialect: Dialect,
     ) -> Response<Body> {
         let rule = refusal.rule().name();
@@ -288,7 +305,7 @@ impl Gateway {
             count.inc();
         }
         let Some(left_out) = log::denial_line() else {
-            return answer::denied(refusal, dialect, &parts.headers);
+            return answer::denied(refusal, model, dialect, &parts.headers);
         };
         tracing::info!(
             rule,
@@ -299,40 +316,8 @@ impl Gateway {
             parts.method,
             parts.uri.path(),
         );
-        answer::denied(refusal, dialect, &parts.headers)
+        answer::denied(refusal, model, dialect, &parts.headers)
     }
-}
-
-/// The call that a request is, at this cost.
-fn call<'a>(
-    parts: &'a Parts,
-    headers: &'a HeadersOf<'a>,
-    caller: &'a Caller,
-    llm_tokens: u64,
-) -> Call<'a> {
-    let call = Call::new(parts.method.as_str(), parts.uri.path());
-    let call = call.with_headers(headers).with_llm_tokens(llm_tokens);
-    let call = caller.ip.map_or(call, |ip| call.from_ip(ip));
-    let Some(who) = &caller.who else { return call };
-    let call = call.by_user(&who.user);
-    let call = who.team.as_deref().map_or(call, |team| call.of_team(team));
-    who.key.as_deref().map_or(call, |key| call.by_api_key(key))
-}
-
-/// Reads an LLM call's body. `Err` is the response to one that is none.
-async fn read_chat(body: Body) -> Result<ChatRequest, Denied> {
-    let refuse = |status, message: &str| Err(Box::new(answer::bad_request(status, message)));
-    let limited = Limited::new(body, MAX_LLM_BODY).collect();
-    let body = match outside(tokio::time::timeout(BODY_TIMEOUT, limited)).await {
-        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive."),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("The body is too large; send at most {MAX_LLM_BODY} bytes.");
-            return refuse(StatusCode::PAYLOAD_TOO_LARGE, &message);
-        }
-        Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "The body broke off."),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
-    ChatRequest::parse(&body).or_else(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
 fn with_fields(mut fields: Rendered, mut response: Response<Body>) -> Response<Body> {

@@ -1,10 +1,29 @@
 //! LLM calls: what to reserve for one, and what it really used.
+//!
+//! ```text
+//! path -> Route: which Api -> LlmRequest: input, ceiling -> (reserved by the gateway)
+//!                                                                |
+//!         client <- Meter: passes the answer on, reads it <- Bill: reserved, told, settled once
+//! ```
 
-mod chat;
+mod api;
+mod edits;
+mod input;
 mod members;
+mod request;
+mod settings;
+mod tokens;
+
+mod bill;
 mod meter;
+mod output;
 mod sse;
 mod usage;
 
-pub(crate) use chat::ChatRequest;
+pub(crate) use api::{Api, Maker, Route};
+pub(crate) use bill::Bill;
+pub(crate) use input::Allowances;
 pub(crate) use meter::Meter;
+pub(crate) use request::LlmRequest;
+pub(crate) use settings::{Settings, UseTokenizer};
+pub(crate) use usage::TokenCounts;

@@ -21,8 +21,11 @@ mod answer;
 mod gateway;
 mod identity;
 mod llm;
+mod prices;
 
 mod demo;
+mod idle;
+mod providers;
 mod upstream;
 
 use std::io::Write;
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
         }
     };
     log::init(config.operation.log);
-    if let (Some(file), None) = (&origin.file, &config.upstream) {
+    if let (Some(file), None) = (&origin.file, &config.providers.main) {
         tracing::warn!("{} has no [upstream], so the demo API stands in its place", file.display());
     }
     let runtime = match tokio::runtime::Runtime::new() {

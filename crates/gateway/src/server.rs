@@ -34,7 +34,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let failed = |reason| ServerError::Listen { address, reason };
     let listener = listen(address, config.reuse_port).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let upstream = config.upstream.as_ref().map(ToString::to_string);
+    let upstream = config.providers.main.as_ref().map(ToString::to_string);
     let state = config.state.clone();
     let live = Arc::new(Live::new(config, origin));
     let served = admin::serve(&operation, &live).await?;

@@ -19,6 +19,8 @@ use hyper_util::rt::TokioExecutor;
 use tower::ServiceExt;
 
 use crate::demo;
+use crate::idle::Idle;
+use crate::llm::Maker;
 
 /// Where requests are passed on to.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,8 +29,37 @@ pub(crate) struct UpstreamUrl {
     authority: Authority,
     /// Put before every path; without a slash at the end.
     base: String,
-    api_key: Option<HeaderValue>,
+    api_key: Option<ApiKey>,
+    /// Whose API it is; without one, that is told by the path.
+    maker: Option<Maker>,
+    timeouts: Timeouts,
 }
+
+/// The key of the upstream, as headers have it.
+#[derive(Clone, PartialEq, Eq)]
+struct ApiKey {
+    plain: HeaderValue,
+    bearer: HeaderValue,
+}
+
+impl ApiKey {
+    /// Puts the key in the place of whatever the caller was known by.
+    fn put_into(&self, headers: &mut HeaderMap, maker: Maker) {
+        for name in CREDENTIALS {
+            headers.remove(name);
+        }
+        match maker {
+            Maker::Anthropic => headers.insert(X_API_KEY, self.plain.clone()),
+            Maker::Gemini => headers.insert(X_GOOG_API_KEY, self.plain.clone()),
+            Maker::OpenAi | Maker::Nobody => headers.insert(AUTHORIZATION, self.bearer.clone()),
+        };
+    }
+}
+
+/// The fields that callers are known by.
+pub(crate) const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, X_API_KEY, X_GOOG_API_KEY];
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 impl UpstreamUrl {
     pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
@@ -47,19 +78,46 @@ impl UpstreamUrl {
             authority: authority.ok_or_else(error)?,
             base: path.path().trim_end_matches('/').to_owned(),
             api_key: None,
+            maker: None,
+            timeouts: Timeouts::default(),
         })
     }
 
     /// The same server, to which this key is sent in place of the callers' own.
     pub(crate) fn with_api_key(self, key: &str) -> Result<Self, http::header::InvalidHeaderValue> {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
-        value.set_sensitive(true);
-        Ok(Self { api_key: Some(value), ..self })
+        let secret = |text: String| {
+            HeaderValue::try_from(text).map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        };
+        let bearer = secret(format!("Bearer {}", key.trim()))?;
+        Ok(Self { api_key: Some(ApiKey { plain: secret(key.trim().to_owned())?, bearer }), ..self })
+    }
+
+    /// The same server, which may take so long.
+    pub(crate) fn within(self, timeouts: Timeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// The same server, which has this maker's API on every path.
+    pub(crate) fn made_by(self, maker: Maker) -> Self {
+        Self { maker: Some(maker), ..self }
     }
 
     /// The request's target with this server in place of ours.
     fn target(&self, uri: &Uri) -> Result<Uri, http::Error> {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        // Gemini's clients may be known by a parameter, too.
+        let path = match (&self.api_key, path.split_once('?')) {
+            (Some(_), Some((path, query))) => {
+                let rest = query.split('&').filter(|pair| !pair.starts_with("key="));
+                let rest = rest.collect::<Vec<_>>().join("&");
+                let mark = if rest.is_empty() { "" } else { "?" };
+                std::borrow::Cow::Owned(format!("{path}{mark}{rest}"))
+            }
+            _ => path.into(),
+        };
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
@@ -106,8 +164,20 @@ pub(crate) struct Server {
 /// How long connecting to the upstream may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the upstream may take to begin its answer. Models think for minutes.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long an upstream may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    /// To begin its answer. Models think for minutes.
+    pub(crate) answer: Duration,
+    /// From one part of its answer to the next.
+    pub(crate) idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(600), idle: Duration::from_secs(300) }
+    }
+}
 
 impl Upstream {
     pub(crate) fn new(url: Option<UpstreamUrl>) -> Self {
@@ -125,11 +195,12 @@ impl Upstream {
         Self::Server(Box::new(Server { url, client }))
     }
 
-    /// Passes a request on, for a client at this address.
+    /// Passes a request to a path of this maker's API on, for a client at this address.
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
         client_ip: Option<IpAddr>,
+        maker: Maker,
     ) -> Result<Response<Body>, UpstreamError> {
         let (url, client) = match self {
             Self::Demo(router) => {
@@ -149,14 +220,14 @@ impl Upstream {
             parts.headers.insert(X_FORWARDED_FOR, ip);
         }
         if let Some(key) = &url.api_key {
-            parts.headers.insert(AUTHORIZATION, key.clone());
+            key.put_into(&mut parts.headers, url.maker.unwrap_or(maker));
         }
         let answer = client.request(Request::from_parts(parts, body));
-        let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        let mut response = match tokio::time::timeout(url.timeouts.answer, answer).await {
             Err(_) => return Err(UpstreamError::TimedOut),
             Ok(Err(error)) if error.is_connect() => return Err(UpstreamError::NotSent),
             Ok(Err(_)) => return Err(UpstreamError::Broken),
-            Ok(Ok(response)) => response.map(Body::new),
+            Ok(Ok(response)) => response.map(|body| Body::new(Idle::new(body, url.timeouts.idle))),
         };
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
@@ -217,9 +288,35 @@ mod tests {
         };
         assert_eq!(target("https://a.example", "/v1/chat?x=1"), "https://a.example/v1/chat?x=1");
         assert_eq!(target("http://a.example:81/base/", "/v1"), "http://a.example:81/base/v1");
+        let keyed = UpstreamUrl::parse("https://a.example").unwrap().with_api_key("k").unwrap();
+        for (uri, expected) in [
+            ("/v1beta/m:x?key=secret&alt=sse", "https://a.example/v1beta/m:x?alt=sse"),
+            ("/v1beta/m:x?key=secret", "https://a.example/v1beta/m:x"),
+            ("/v1/x?monkey=1", "https://a.example/v1/x?monkey=1"),
+        ] {
+            assert_eq!(keyed.target(&uri.parse().unwrap()).unwrap().to_string(), expected);
+        }
         for wrong in ["", "a.example", "/v1", "ftp://a", "http://a?x=1", "http://", "http://u:p@a"]
         {
             assert!(UpstreamUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_upstreams_key_takes_the_place_of_every_credential_of_the_caller() {
+        let url = UpstreamUrl::parse("https://a.example").unwrap().with_api_key(" k\n").unwrap();
+        for (maker, field, value) in [
+            (Maker::OpenAi, "authorization", "Bearer k"),
+            (Maker::Anthropic, "x-api-key", "k"),
+            (Maker::Gemini, "x-goog-api-key", "k"),
+        ] {
+            let mut headers: HeaderMap = CREDENTIALS
+                .map(|name| (name, HeaderValue::from_static("caller")))
+                .into_iter()
+                .collect();
+            url.api_key.as_ref().unwrap().put_into(&mut headers, maker);
+            assert_eq!(headers.len(), 1);
+            assert_eq!(headers[field], value);
         }
     }
 

@@ -1,36 +1,55 @@
-//! [`Meter`]: reads the usage from an answer as it passes, and settles the reservation with it.
+//! [`Meter`]: reads the usage from an answer as it passes, and settles the bill with it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
-use tidegate::policy::Held;
-use tidegate::{Cost, Reservation};
+use http_body_util::BodyExt;
 
-use super::{sse, usage};
+use super::bill::{Bill, End};
+use super::sse;
+use crate::answer;
 
-/// The body of an answer, with the reservation to settle at its end.
+/// The body of an answer, with the bill to settle at its end.
 ///
-/// An answer that says what was used settles that. One that fails, breaks off or is not wanted any
-/// more before it has said so keeps the whole reservation: something was produced, and paid for.
+/// An answer whose client has gone is read on for a while, so that what it has used is known.
 pub(crate) struct Meter {
     inner: Body,
-    reservation: Option<Reservation<Held>>,
-    used: Option<u64>,
+    bill: Option<Bill>,
     reading: Reading,
+    drain: Duration,
 }
 
 enum Reading {
     /// One JSON text, kept to be read at the end.
     Whole(Vec<u8>),
     /// A stream of events.
-    Stream { events: sse::Events, hides_usage: bool, ended: bool },
+    Stream { events: sse::Events, passing: Passing },
     /// Something else, or too long.
     Nothing,
+    /// It is over.
+    Over,
+}
+
+/// How a stream is passed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Passing {
+    /// Without the event that holds nothing but usage.
+    hides_usage: bool,
+    /// Until it has used what was reserved.
+    is_cut: bool,
+}
+
+impl Passing {
+    /// Whether the bytes pass as they come.
+    const fn is_plain(self) -> bool {
+        !self.hides_usage && !self.is_cut
+    }
 }
 
 /// The longest answer that is kept to be read.
@@ -40,88 +59,132 @@ impl Meter {
     /// Watches over an answer. An error is given back at once: nothing was produced.
     pub(crate) fn attach(
         response: Response<Body>,
-        reservation: Option<Reservation<Held>>,
+        bill: Bill,
         hides_usage: bool,
+        drain: Duration,
     ) -> Response<Body> {
         if !response.status().is_success() {
-            if let Some(reservation) = reservation {
-                reservation.cancel();
-            }
+            bill.cancel();
             return response;
         }
         let content_type = response.headers().get(CONTENT_TYPE);
         let is = |kind: &[u8]| content_type.is_some_and(|value| value.as_bytes().starts_with(kind));
         let reading = if is(b"text/event-stream") {
-            Reading::Stream { events: sse::Events::default(), hides_usage, ended: false }
+            let passing = Passing { hides_usage, is_cut: !bill.may_owe };
+            Reading::Stream { events: sse::Events::default(), passing }
         } else if is(b"application/json") {
             Reading::Whole(Vec::new())
         } else {
             Reading::Nothing
         };
         let (mut parts, inner) = response.into_parts();
-        if let Reading::Stream { hides_usage: true, .. } = reading {
+        if matches!(&reading, Reading::Stream { passing, .. } if !passing.is_plain()) {
             parts.headers.remove(CONTENT_LENGTH);
         }
-        let meter = Self { inner, reservation, used: None, reading };
+        let meter = Self { inner, bill: Some(bill), reading, drain };
         Response::from_parts(parts, Body::new(meter))
+    }
+
+    /// Reads an answer to its end, which nobody else will.
+    pub(crate) async fn read_to_end(response: Response<Body>) {
+        let mut body = response.into_body();
+        while let Some(Ok(_)) = body.frame().await {}
     }
 
     /// Reads what passes, and gives what is to be passed on now, if anything.
     fn read(&mut self, bytes: Bytes) -> Option<Bytes> {
         match &mut self.reading {
-            Reading::Nothing => return Some(bytes),
+            Reading::Nothing => Some(bytes),
+            Reading::Over => None,
             Reading::Whole(kept) if kept.len() + bytes.len() <= MAX_WHOLE => {
                 kept.extend_from_slice(&bytes);
-                return Some(bytes);
+                Some(bytes)
             }
             Reading::Whole(_) => {
                 self.reading = Reading::Nothing;
-                return Some(bytes);
+                Some(bytes)
             }
-            Reading::Stream { events, .. } => events.push(&bytes),
+            Reading::Stream { events, passing } => {
+                events.push(&bytes);
+                let is_plain = passing.is_plain();
+                let passed = self.read_events();
+                if is_plain { Some(bytes) } else { passed }
+            }
         }
-        self.pass_events()
     }
 
-    /// The events that are whole by now, in one piece, without the one that is hidden.
-    fn pass_events(&mut self) -> Option<Bytes> {
-        let Reading::Stream { events, hides_usage, .. } = &mut self.reading else { return None };
-        let mut passed: Option<Vec<u8>> = None;
+    /// Reads the events that are whole by now; gives them in one piece, as they are to be passed on.
+    fn read_events(&mut self) -> Option<Bytes> {
+        let Reading::Stream { events, passing } = &mut self.reading else { return None };
+        let (passing, mut passed) = (*passing, None::<Vec<u8>>);
         while let Some(event) = events.next_event() {
-            let told = sse::data(&event).and_then(usage::told);
-            if let Some(told) = told {
-                self.used = Some(told.tokens);
-            }
-            if !(*hides_usage && told.is_some_and(|told| told.alone)) {
+            let Some(bill) = &mut self.bill else { break };
+            let is_usage = sse::data(&event).is_some_and(|data| bill.read_event(data));
+            let is_hidden = passing.hides_usage && is_usage;
+            if !passing.is_plain() && !is_hidden {
                 passed.get_or_insert_default().extend_from_slice(&event);
+            }
+            if passing.is_cut && bill.is_overrun() {
+                let error = answer::overrun_event(bill.api);
+                passed.get_or_insert_default().extend_from_slice(error.as_bytes());
+                self.end(End::Left);
+                break;
             }
         }
         passed.map(Bytes::from)
     }
 
-    /// The answer has ended well.
-    fn settle(&mut self) {
-        if let Reading::Whole(kept) = &self.reading {
-            self.used = usage::told(kept).map(|told| told.tokens);
-        }
-        match (self.reservation.take(), self.used) {
-            (Some(reservation), Some(used)) => reservation.settle(Cost::new(used)),
-            (Some(_), None) => {
-                tracing::warn!("an answer told no usage; its estimate stays charged")
+    /// Settles the bill, if that has not been done.
+    fn end(&mut self, end: End) {
+        let reading = std::mem::replace(&mut self.reading, Reading::Over);
+        let Some(mut bill) = self.bill.take() else { return };
+        match reading {
+            Reading::Whole(kept) if end == End::Whole => {
+                bill.read_whole(&kept);
+                bill.settle_whole();
             }
-            (None, _) => {}
+            Reading::Whole(kept) if end == End::Broken && kept.is_empty() => bill.cancel(),
+            Reading::Stream { .. } => bill.settle_stream(end),
+            // What was reserved stays charged.
+            Reading::Whole(_) | Reading::Nothing | Reading::Over => {}
         }
+    }
+
+    /// Ends the answer well, with what an unfinished last event left over.
+    fn finish(&mut self) -> Option<Bytes> {
+        let rest = match &mut self.reading {
+            Reading::Stream { events, passing } if !passing.is_plain() => events.rest(),
+            _ => None,
+        };
+        self.end(End::Whole);
+        rest
+    }
+
+    /// Whether the bytes pass as they come, and their end is the answer's.
+    const fn is_whole(&self) -> bool {
+        matches!(self.reading, Reading::Whole(_) | Reading::Nothing)
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        // The client has gone, or the upstream broke off. The usage may have been told before that.
-        if let (Some(_), Some(used)) = (&self.reservation, self.used)
-            && let Some(reservation) = self.reservation.take()
-        {
-            reservation.settle(Cost::new(used));
+        if self.bill.is_none() {
+            return;
         }
+        // The client has gone. What the answer tells at its end, it may tell soon.
+        let (drain, runtime) = (self.drain, tokio::runtime::Handle::try_current());
+        let (Ok(runtime), false) = (runtime, drain.is_zero()) else { return self.end(End::Left) };
+        let mut rest = Self {
+            inner: std::mem::take(&mut self.inner),
+            bill: self.bill.take(),
+            reading: std::mem::replace(&mut self.reading, Reading::Over),
+            drain: Duration::ZERO,
+        };
+        runtime.spawn(async move {
+            // When its time is over, it is dropped, and settled with what is known by then.
+            let read = async { while let Some(Ok(_)) = rest.frame().await {} };
+            let _ = tokio::time::timeout(drain, read).await;
+        });
     }
 }
 
@@ -134,21 +197,24 @@ impl http_body::Body for Meter {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         loop {
-            if matches!(self.reading, Reading::Stream { ended: true, .. }) {
+            if matches!(self.reading, Reading::Over) {
                 return Poll::Ready(None);
             }
-            let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(context));
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
             let bytes = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => bytes,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(self.end().map(Frame::data).map(Ok)),
+                Some(Err(error)) => {
+                    self.end(End::Broken);
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => return Poll::Ready(self.finish().map(Frame::data).map(Ok)),
             };
             if let Some(passed) = self.read(bytes) {
-                if self.inner.is_end_stream() && self.is_plain() {
-                    self.settle();
+                if self.is_whole() && self.inner.is_end_stream() {
+                    self.end(End::Whole);
                 }
                 return Poll::Ready(Some(Ok(Frame::data(passed))));
             }
@@ -157,30 +223,18 @@ impl http_body::Body for Meter {
 
     fn is_end_stream(&self) -> bool {
         // A stream may have a last event to pass on, and must be polled to its end.
-        self.is_plain() && self.inner.is_end_stream()
+        match self.reading {
+            Reading::Over => true,
+            Reading::Stream { .. } => false,
+            Reading::Whole(_) | Reading::Nothing => self.inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_plain() { self.inner.size_hint() } else { SizeHint::default() }
-    }
-}
-
-impl Meter {
-    /// Whether the bytes pass as they come.
-    fn is_plain(&self) -> bool {
-        !matches!(self.reading, Reading::Stream { .. })
-    }
-
-    /// Ends the answer, with what an unfinished last event left over.
-    fn end(&mut self) -> Option<Bytes> {
-        let rest = match &mut self.reading {
-            Reading::Stream { events, ended, .. } => {
-                *ended = true;
-                events.rest()
-            }
-            _ => None,
-        };
-        self.settle();
-        rest
+        match &self.reading {
+            Reading::Stream { passing, .. } if !passing.is_plain() => SizeHint::default(),
+            Reading::Over => SizeHint::with_exact(0),
+            _ => self.inner.size_hint(),
+        }
     }
 }

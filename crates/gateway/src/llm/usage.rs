@@ -1,52 +1,289 @@
-//! The usage that an answer tells.
+//! [`Told`]: the usage that an answer tells, or a part of a stream.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-/// What matters of an answer, or of a chunk of a stream.
-#[derive(Deserialize)]
-struct Answer {
-    usage: Option<Usage>,
-    #[serde(default)]
-    choices: Option<Vec<serde::de::IgnoredAny>>,
+use super::Api;
+
+/// LLM tokens, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TokenCounts {
+    /// All input.
+    pub(crate) input: u64,
+    /// Of the input, what was in the provider's cache.
+    pub(crate) cached_input: u64,
+    /// Of the input, what was put into the provider's cache.
+    pub(crate) cache_write: u64,
+    /// All output, with reasoning.
+    pub(crate) output: u64,
 }
 
-#[derive(Deserialize)]
-struct Usage {
-    total_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
+impl TokenCounts {
+    pub(crate) const fn total(&self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
+    /// Input that is in no cache, before or after.
+    pub(crate) const fn plain_input(&self) -> u64 {
+        self.input.saturating_sub(self.cached_input).saturating_sub(self.cache_write)
+    }
 }
 
-/// The usage that a JSON text tells, if any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an answer says of its usage. Later parts of a stream replace what earlier ones said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {
-    pub(super) tokens: u64,
-    /// Whether the usage is all that there is in it.
+    input: Option<TokenCounts>,
+    output: Option<u64>,
+    /// Whether usage is all that there is in it, as in the last chunk of OpenAI's streams.
     pub(super) alone: bool,
 }
 
-pub(super) fn told(json: &[u8]) -> Option<Told> {
-    let answer: Answer = serde_json::from_slice(json).ok()?;
-    let usage = answer.usage?;
-    let sum = usage.prompt_tokens.saturating_add(usage.completion_tokens);
-    let alone = answer.choices.is_some_and(|choices| choices.is_empty());
-    Some(Told { tokens: usage.total_tokens.unwrap_or(sum), alone })
+impl Told {
+    /// What a JSON text says: an answer, one event of a stream, or a list of them.
+    pub(super) fn read(api: Api, json: &[u8]) -> Option<Self> {
+        match api {
+            Api::OpenAiChat | Api::OpenAiCompletions | Api::OpenAiEmbeddings => {
+                let answer: Chat = serde_json::from_slice(json).ok()?;
+                let told = answer.usage?.told();
+                let alone = answer.choices.is_some_and(|choices| choices.is_empty());
+                Some(Self { alone, ..told })
+            }
+            Api::OpenAiResponses => {
+                let answer: Response = serde_json::from_slice(json).ok()?;
+                let inner = answer.response.and_then(|response| response.usage);
+                answer.usage.or(inner).map(OpenAiUsage::told)
+            }
+            Api::AnthropicMessages => {
+                let answer: Message = serde_json::from_slice(json).ok()?;
+                answer
+                    .usage
+                    .or(answer.message.and_then(|message| message.usage))
+                    .map(AnthropicUsage::told)
+            }
+            Api::GeminiGenerate | Api::GeminiStream | Api::GeminiEmbed => match json.first() {
+                Some(b'[') => {
+                    let parts: Vec<Gemini> = serde_json::from_slice(json).ok()?;
+                    parts.into_iter().rev().find_map(|part| part.usage).map(GeminiUsage::told)
+                }
+                _ => serde_json::from_slice::<Gemini>(json).ok()?.usage.map(GeminiUsage::told),
+            },
+        }
+    }
+
+    /// What is known after this.
+    pub(super) fn then(self, later: Self) -> Self {
+        Self {
+            input: later.input.or(self.input),
+            output: later.output.or(self.output),
+            alone: later.alone,
+        }
+    }
+
+    /// The tokens, if input and output are both known.
+    pub(super) fn counts(&self) -> Option<TokenCounts> {
+        Some(TokenCounts { output: self.output?, ..self.input? })
+    }
+
+    /// The input, if it is known.
+    pub(super) const fn input(&self) -> Option<TokenCounts> {
+        self.input
+    }
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    usage: Option<OpenAiUsage>,
+    choices: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    usage: Option<OpenAiUsage>,
+    response: Option<Inner>,
+}
+
+#[derive(Deserialize)]
+struct Inner {
+    usage: Option<OpenAiUsage>,
+}
+
+/// Both of OpenAI's APIs, which name the same things differently.
+#[derive(Deserialize)]
+struct OpenAiUsage {
+    #[serde(alias = "prompt_tokens")]
+    input_tokens: Option<u64>,
+    #[serde(alias = "completion_tokens")]
+    output_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    #[serde(alias = "prompt_tokens_details")]
+    input_tokens_details: Option<Details>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    cached_tokens: Option<u64>,
+}
+
+impl OpenAiUsage {
+    fn told(self) -> Told {
+        let (input, output) = match (self.input_tokens, self.output_tokens, self.total_tokens) {
+            (Some(input), Some(output), _) => (input, output),
+            (Some(input), None, total) => {
+                (input, total.map_or(0, |total| total.saturating_sub(input)))
+            }
+            (None, output, Some(total)) => {
+                let output = output.unwrap_or(0);
+                (total.saturating_sub(output), output)
+            }
+            (None, output, None) => (0, output.unwrap_or(0)),
+        };
+        let cached = self.input_tokens_details.and_then(|details| details.cached_tokens);
+        let input =
+            TokenCounts { input, cached_input: cached.unwrap_or(0), ..TokenCounts::default() };
+        Told { input: Some(input), output: Some(output), alone: false }
+    }
+}
+
+#[derive(Deserialize)]
+struct Message {
+    usage: Option<AnthropicUsage>,
+    message: Option<MessageStart>,
+}
+
+#[derive(Deserialize)]
+struct MessageStart {
+    usage: Option<AnthropicUsage>,
+}
+
+/// In a `message_delta`, only some of it may be there.
+#[derive(Deserialize)]
+struct AnthropicUsage {
+    input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+}
+
+impl AnthropicUsage {
+    fn told(self) -> Told {
+        let input = self.input_tokens.map(|tokens| {
+            let cached_input = self.cache_read_input_tokens.unwrap_or(0);
+            let cache_write = self.cache_creation_input_tokens.unwrap_or(0);
+            let input = tokens.saturating_add(cached_input).saturating_add(cache_write);
+            TokenCounts { input, cached_input, cache_write, output: 0 }
+        });
+        Told { input, output: self.output_tokens, alone: false }
+    }
+}
+
+#[derive(Deserialize)]
+struct Gemini {
+    #[serde(rename = "usageMetadata", alias = "usage_metadata")]
+    usage: Option<GeminiUsage>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiUsage {
+    prompt_token_count: Option<u64>,
+    tool_use_prompt_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
+    candidates_token_count: Option<u64>,
+    thoughts_token_count: Option<u64>,
+}
+
+impl GeminiUsage {
+    /// Thoughts come on top of what the candidates say.
+    fn told(self) -> Told {
+        let tools = self.tool_use_prompt_token_count.unwrap_or(0);
+        let input = TokenCounts {
+            input: self.prompt_token_count.unwrap_or(0).saturating_add(tools),
+            cached_input: self.cached_content_token_count.unwrap_or(0),
+            ..TokenCounts::default()
+        };
+        let thoughts = self.thoughts_token_count.unwrap_or(0);
+        let output = self.candidates_token_count.unwrap_or(0).saturating_add(thoughts);
+        Told { input: Some(input), output: Some(output), alone: false }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn counts(api: Api, json: &str) -> Option<(u64, u64, u64, u64)> {
+        let counts = Told::read(api, json.as_bytes())?.counts()?;
+        Some((counts.input, counts.cached_input, counts.cache_write, counts.output))
+    }
+
     #[test]
-    fn usage_is_read_where_there_is_one() {
-        let whole = br#"{"choices":[{"x":1}],"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}"#;
-        assert_eq!(told(whole), Some(Told { tokens: 12, alone: false }));
-        let last = br#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#;
-        assert_eq!(told(last), Some(Told { tokens: 12, alone: true }));
-        for none in [&b"{}"[..], br#"{"usage":null}"#, b"[DONE]", b"", br#"{"usage":5}"#] {
-            assert_eq!(told(none), None);
+    fn usage_is_read_where_each_api_has_it() {
+        for (api, json, expected) in [
+            (
+                Api::OpenAiChat,
+                r#"{"choices":[{}],"usage":{"prompt_tokens":9,"completion_tokens":7,"total_tokens":16,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}}"#,
+                (9, 4, 0, 7),
+            ),
+            (Api::OpenAiChat, r#"{"usage":{"total_tokens":123}}"#, (123, 0, 0, 0)),
+            (
+                Api::OpenAiEmbeddings,
+                r#"{"usage":{"prompt_tokens":8,"total_tokens":8}}"#,
+                (8, 0, 0, 0),
+            ),
+            (
+                Api::OpenAiResponses,
+                r#"{"id":"r","usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":16}}"#,
+                (9, 4, 0, 7),
+            ),
+            (
+                Api::OpenAiResponses,
+                r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":7}}}"#,
+                (9, 0, 0, 7),
+            ),
+            (
+                Api::AnthropicMessages,
+                r#"{"usage":{"input_tokens":9,"cache_creation_input_tokens":100,"cache_read_input_tokens":50,"output_tokens":7}}"#,
+                (159, 50, 100, 7),
+            ),
+            (
+                Api::GeminiGenerate,
+                r#"{"candidates":[],"usageMetadata":{"promptTokenCount":9,"cachedContentTokenCount":4,"candidatesTokenCount":7,"thoughtsTokenCount":30,"totalTokenCount":46}}"#,
+                (9, 4, 0, 37),
+            ),
+            (
+                Api::GeminiStream,
+                r#"[{"usageMetadata":{"promptTokenCount":9}},{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7}},{}]"#,
+                (9, 0, 0, 7),
+            ),
+        ] {
+            assert_eq!(counts(api, json), Some(expected), "{json}");
         }
+        for none in ["{}", r#"{"usage":null}"#, "[DONE]", "", r#"{"usage":5}"#] {
+            assert_eq!(Told::read(Api::OpenAiChat, none.as_bytes()), None, "{none}");
+            assert_eq!(Told::read(Api::OpenAiResponses, none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_last_chunk_of_a_stream_is_told_from_others() {
+        let alone = |json: &str| Told::read(Api::OpenAiChat, json.as_bytes()).unwrap().alone;
+        assert!(alone(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#));
+        assert!(!alone(r#"{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#));
+        assert!(!alone(r#"{"usage":{"prompt_tokens":5,"completion_tokens":7}}"#));
+    }
+
+    #[test]
+    fn what_a_stream_says_later_replaces_what_it_said() {
+        let read = |json: &str| Told::read(Api::AnthropicMessages, json.as_bytes()).unwrap();
+        let start = read(
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}"#,
+        );
+        let told = start.then(read(r#"{"type":"message_delta","usage":{"output_tokens":15}}"#));
+        let counts = told.counts().unwrap();
+        assert_eq!((counts.input, counts.cached_input, counts.output), (30, 5, 15), "not 16");
+        let told = told.then(read(
+            r#"{"type":"message_delta","usage":{"input_tokens":40,"output_tokens":20}}"#,
+        ));
+        assert_eq!((told.counts().unwrap().total(), told.input().unwrap().input), (60, 40));
     }
 }

@@ -188,7 +188,7 @@ async fn a_body_that_is_no_call_is_refused_and_counted_as_a_request_only() {
     let cases = [
         ("", 400, "The body is not JSON"),
         ("{", 400, "The body is not JSON"),
-        ("[]", 400, "`messages` must be a list of messages."),
+        ("[]", 400, "`messages` must be a list."),
         (r#"{"messages":[],"max_tokens":-5}"#, 400, "`max_tokens` must be a whole number, not -5."),
         (
             r#"{"messages":[],"max_tokens":1,"max_tokens":9000}"#,

@@ -12,7 +12,12 @@ use percent_encoding::percent_decode_str;
 /// Servers differ in which spellings they treat alike. This form treats alike whatever some server
 /// does, so a pattern applies to every spelling that may reach the handler it means: the error is
 /// toward applying a rule.
-pub(super) fn canonical(path: &str) -> Cow<'_, str> {
+///
+/// ```
+/// assert_eq!(tidegate::policy::canonical_path("//v1/./Chat/"), "/v1/chat");
+/// ```
+#[must_use]
+pub fn canonical(path: &str) -> Cow<'_, str> {
     if is_canonical(path) {
         return Cow::Borrowed(path);
     }

@@ -24,6 +24,12 @@ impl<'a> Source<'a> {
         Self { name, text }
     }
 
+    /// The text at `span`, as it is written.
+    #[must_use]
+    pub fn text_at(&self, span: Range<usize>) -> &'a str {
+        self.text.get(span).unwrap_or_default()
+    }
+
     /// Reads a value, strictly.
     ///
     /// # Errors

@@ -1,0 +1,318 @@
+//! The way of an LLM call: reserved, passed on, metered, settled.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tidegate::policy::{Call, CostRule, Reason, Refusal, Rule, Verdict};
+use tidegate_tower::{Fields, HeadersOf, Rendered};
+
+use super::{Caller, Denied, Gateway, with_fields};
+use crate::answer::{self, Dialect};
+use crate::llm::{Api, Bill, LlmRequest, Meter, UseTokenizer};
+use crate::metrics::outside;
+use crate::prices::Price;
+use crate::upstream::UpstreamError;
+
+/// How long an LLM call's body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a call is asked for again with a lower ceiling, when others were faster.
+const MOST_TRIES: usize = 8;
+
+impl Gateway {
+    /// An LLM call: its body says what to reserve, its answer what to settle.
+    pub(super) async fn handle_llm(
+        &self,
+        mut parts: Parts,
+        body: Body,
+        caller: &Caller,
+        (api, model): (Api, Option<String>),
+    ) -> Response<Body> {
+        let dialect = api.maker().dialect();
+        if let Err(denied) = self.foresee(&parts, caller, dialect) {
+            return *denied;
+        }
+        let request = match self.read_request(api, model, body).await {
+            Ok(request) => request,
+            // It is counted as a request, though it is passed on to nobody.
+            Err(problem) => return self.count_and_answer(&parts, caller, *problem, dialect),
+        };
+        let Reserved { fields, bill, body, hides_usage } =
+            match self.reserve(&parts, caller, request) {
+                Ok(reserved) => reserved,
+                Err(denied) => return *denied,
+            };
+        parts.headers.insert(CONTENT_LENGTH, body.len().into());
+        // The usage must be readable as it passes.
+        parts.headers.remove(ACCEPT_ENCODING);
+        let outgoing = Request::from_parts(parts, Body::from(body));
+        let (providers, ip) = (self.providers.clone(), caller.ip);
+        let sending = async move { providers.send(outgoing, ip, api.maker()).await };
+        let sending: Sending = Box::pin(sending);
+        let in_flight =
+            InFlight { sending: Some(sending), bill, hides_usage, drain: self.llm.drain };
+        let answer = outside(in_flight).await;
+        with_fields(fields, answer.unwrap_or_else(|error| answer::upstream_failed(error, dialect)))
+    }
+
+    /// A body is read only for a caller who could be allowed, as far as that is known without it.
+    fn foresee(&self, parts: &Parts, caller: &Caller, dialect: Dialect) -> Result<(), Denied> {
+        let headers = HeadersOf(&parts.headers);
+        match self.policy.peek(&self.free_call(parts, &headers, caller)) {
+            Verdict::Deny(refusal) if matches!(refusal.reason(), Reason::Limit(_)) => {
+                Err(Box::new(self.deny(&refusal, parts, caller, None, dialect)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reserves what a call can use at most, and lowers that where rules want it.
+    fn reserve(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        request: LlmRequest,
+    ) -> Result<Reserved, Denied> {
+        let headers = HeadersOf(&parts.headers);
+        let api = request.api();
+        let mut reserving = Reserving::new(self, request, caller.call(parts, &headers));
+        let grant = match reserving.reserve() {
+            Verdict::Allow(grant) => grant,
+            Verdict::Deny(refusal) => {
+                let (model, dialect) = (reserving.request.model(), api.maker().dialect());
+                return Err(Box::new(self.deny(&refusal, parts, caller, model, dialect)));
+            }
+        };
+        let Reserving { request, price, ceiling, .. } = reserving;
+        let may_owe = grant.standings().iter().all(|standing| standing.rule().allows_debt());
+        let fields = Fields::Ietf.render(grant.standings());
+        let bill = grant.into_reservation().map(|reservation| {
+            let reserved = (request.input(), request.output(ceiling));
+            Bill::new(reservation, (api, price.cloned()), reserved, may_owe)
+        });
+        let (body, hides_usage) = (request.body(ceiling), request.hides_usage());
+        Ok(Reserved { fields, bill, body, hides_usage })
+    }
+
+    /// Reads an LLM call's body. `Err` is the response to one that is none.
+    async fn read_request(
+        &self,
+        api: Api,
+        model: Option<String>,
+        body: Body,
+    ) -> Result<LlmRequest, Denied> {
+        let most = self.llm.max_body;
+        let refuse = |status, message: &str| {
+            Err(Box::new(answer::bad_request(status, message, api.maker().dialect())))
+        };
+        let limited = Limited::new(body, most).collect();
+        let body = match outside(tokio::time::timeout(BODY_TIMEOUT, limited)).await {
+            Err(_) => {
+                return refuse(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive.");
+            }
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let message = format!("The body is too large; send at most {most} bytes.");
+                return refuse(StatusCode::PAYLOAD_TOO_LARGE, &message);
+            }
+            Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "The body broke off."),
+            Ok(Ok(body)) => body.to_bytes(),
+        };
+        LlmRequest::parse(api, model, &body, &self.llm)
+            .or_else(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
+    }
+}
+
+/// A call that has reserved what it can use at most.
+struct Reserved {
+    fields: Rendered,
+    bill: Option<Bill>,
+    /// The body to pass on.
+    body: Bytes,
+    hides_usage: bool,
+}
+
+/// Asks the policy for what a call can use at most, or for less where rules want that.
+struct Reserving<'g, 'c> {
+    gateway: &'g Gateway,
+    request: LlmRequest,
+    price: Option<&'g Price>,
+    call: Call<'c>,
+    ceiling: u64,
+}
+
+impl<'g, 'c> Reserving<'g, 'c> {
+    fn new(gateway: &'g Gateway, mut request: LlmRequest, call: Call<'c>) -> Self {
+        if gateway.llm.tokenizer == UseTokenizer::Always {
+            request.count_input();
+        }
+        let model = request.model().unwrap_or_default();
+        let price = gateway.prices.of(model);
+        let ceiling = request.ceiling();
+        Self { gateway, request, price, call, ceiling }
+    }
+
+    /// One decision over all layers, all or nothing. Where a budget has less left than the call asks for,
+    /// what is asked is lowered and asked again: first the input is counted instead of bounded, then the
+    /// ceiling goes down, if all rules that are short want that.
+    fn reserve(&mut self) -> Verdict<'g> {
+        let mut tries = 0;
+        loop {
+            let verdict = self.decide();
+            tries += 1;
+            let Verdict::Deny(refusal) = &verdict else { return verdict };
+            if tries > MOST_TRIES || !matches!(refusal.reason(), Reason::Limit(_)) {
+                return verdict;
+            }
+            if self.gateway.llm.tokenizer != UseTokenizer::Never
+                && self.is_short(refusal)
+                && self.request.count_input()
+            {
+                continue;
+            }
+            match self.lower_ceiling(refusal) {
+                Some(lower) if lower < self.ceiling => self.ceiling = lower,
+                _ => return verdict,
+            }
+        }
+    }
+
+    fn decide(&self) -> Verdict<'g> {
+        let (input, output) = (self.request.input(), self.request.output(self.ceiling));
+        let call = self.call.with_llm_tokens(input.saturating_add(output));
+        let money = |price: &Price| self.gateway.prices.money(price.most_nanos(input, output));
+        let call = self.price.map(money).map_or(call, |money| call.with_money(money));
+        match self.request.model() {
+            Some(model) => self.gateway.ask(&call.on_model(model)),
+            None => self.gateway.ask(&call),
+        }
+    }
+
+    /// Whether a rule that counts tokens or money has too little left.
+    fn is_short(&self, refusal: &Refusal<'g>) -> bool {
+        self.shares(refusal).any(|(_, left, needed)| needed > left)
+    }
+
+    /// What rules that count tokens or money have left, and what is needed of it, in their own units.
+    fn shares<'r>(
+        &self,
+        refusal: &'r Refusal<'g>,
+    ) -> impl Iterator<Item = (&'g Rule, u64, u64)> + use<'r, 'g, '_, 'c> {
+        let (input, output) = (self.request.input(), self.request.output(self.ceiling));
+        refusal.standings().iter().filter_map(move |standing| {
+            let rule = standing.rule();
+            let needed = match rule.cost() {
+                CostRule::Fixed(_) => return None,
+                CostRule::LlmTokens => input.saturating_add(output),
+                CostRule::Money(_) => self.price?.most_nanos(input, output),
+            };
+            (!rule.is_dry_run()).then_some((rule, standing.remaining(), needed))
+        })
+    }
+
+    /// The highest ceiling that what is left is enough for, if all rules that are short want it lowered.
+    fn lower_ceiling(&self, refusal: &Refusal<'g>) -> Option<u64> {
+        let input = self.request.input();
+        let mut output = u64::MAX;
+        for (rule, left, _) in self.shares(refusal).filter(|(_, left, needed)| needed > left) {
+            if !rule.is_lowering() {
+                return None;
+            }
+            let affordable = match rule.cost() {
+                CostRule::Money(_) => self.price?.affordable_output(left, input)?,
+                _ => left.checked_sub(input)?,
+            };
+            output = output.min(affordable);
+        }
+        self.request.ceiling_within(output)
+    }
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send>>;
+
+/// A call that the upstream is at work on.
+///
+/// When its client goes before the answer begins, the answer is waited for and read all the same, for
+/// a while: it is paid for, and only it says how much.
+struct InFlight {
+    sending: Option<Sending>,
+    bill: Option<Bill>,
+    hides_usage: bool,
+    drain: Duration,
+}
+
+impl Future for InFlight {
+    type Output = Result<Response<Body>, UpstreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(sending) = &mut self.sending else { return Poll::Pending };
+        let answer = ready!(sending.as_mut().poll(context));
+        self.sending = None;
+        let bill = self.bill.take();
+        Poll::Ready(meter(answer, bill, self.hides_usage, self.drain))
+    }
+}
+
+/// Watches over an answer, or gives back what was reserved for one that has not begun.
+fn meter(
+    answer: Result<Response<Body>, UpstreamError>,
+    bill: Option<Bill>,
+    hides_usage: bool,
+    drain: Duration,
+) -> Result<Response<Body>, UpstreamError> {
+    let Some(bill) = bill else { return answer };
+    match answer {
+        Ok(response) => Ok(Meter::attach(response, bill, hides_usage, drain)),
+        Err(error) => {
+            // One that was given up on is at work still, for all that is known here.
+            if error != UpstreamError::TimedOut {
+                bill.cancel();
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let (Some(sending), Some(bill)) = (self.sending.take(), self.bill.take()) else { return };
+        let (drain, runtime) = (self.drain, tokio::runtime::Handle::try_current());
+        let (Ok(runtime), false) = (runtime, drain.is_zero()) else { return };
+        runtime.spawn(async move {
+            // What is reserved stays charged when this takes too long.
+            let read = async {
+                if let Ok(response) = meter(sending.await, Some(bill), false, Duration::ZERO) {
+                    Meter::read_to_end(response).await;
+                }
+            };
+            let _ = tokio::time::timeout(drain, read).await;
+        });
+    }
+}
+
+impl Gateway {
+    /// Counts a request that is passed on to nobody, and gives it this answer.
+    fn count_and_answer(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        answer: Response<Body>,
+        dialect: Dialect,
+    ) -> Response<Body> {
+        match self.decide_free(parts, caller, dialect) {
+            Err(denied) => *denied,
+            Ok(allowed) => {
+                if let Some(reservation) = allowed.reservation {
+                    reservation.cancel();
+                }
+                with_fields(allowed.fields, answer)
+            }
+        }
+    }
+}

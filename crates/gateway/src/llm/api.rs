@@ -1,0 +1,203 @@
+//! [`Api`]: which provider's API a route is, and so how its requests and answers read.
+
+use http::Method;
+use tidegate::policy::canonical_path;
+
+use crate::answer::Dialect;
+
+/// An endpoint whose calls cost LLM tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Api {
+    OpenAiChat,
+    OpenAiCompletions,
+    OpenAiResponses,
+    OpenAiEmbeddings,
+    AnthropicMessages,
+    GeminiGenerate,
+    GeminiStream,
+    GeminiEmbed,
+}
+
+/// Who made an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    OpenAi,
+    Anthropic,
+    Gemini,
+    /// Nobody: it is no LLM's.
+    Nobody,
+}
+
+/// What a request's route costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// What its body says. Gemini has the model in the path.
+    Metered(Api, Option<String>),
+    /// Nothing.
+    Free(Maker),
+    /// Nobody here knows: rules that count LLM tokens or money deny it.
+    Unknown(Maker),
+}
+
+impl Api {
+    /// The name of the route, for keys, metrics and traces.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OpenAiChat => "chat-completions",
+            Self::OpenAiCompletions => "completions",
+            Self::OpenAiResponses => "responses",
+            Self::OpenAiEmbeddings => "embeddings",
+            Self::AnthropicMessages => "messages",
+            Self::GeminiGenerate | Self::GeminiStream => "generate-content",
+            Self::GeminiEmbed => "embed-content",
+        }
+    }
+
+    pub(crate) const fn maker(self) -> Maker {
+        match self {
+            Self::OpenAiChat
+            | Self::OpenAiCompletions
+            | Self::OpenAiResponses
+            | Self::OpenAiEmbeddings => Maker::OpenAi,
+            Self::AnthropicMessages => Maker::Anthropic,
+            Self::GeminiGenerate | Self::GeminiStream | Self::GeminiEmbed => Maker::Gemini,
+        }
+    }
+}
+
+impl Maker {
+    pub(crate) const fn dialect(self) -> Dialect {
+        match self {
+            Self::OpenAi => Dialect::OpenAi,
+            Self::Anthropic => Dialect::Anthropic,
+            Self::Gemini => Dialect::Gemini,
+            Self::Nobody => Dialect::Plain,
+        }
+    }
+}
+
+impl Route {
+    /// The route of a request, however its path is spelt.
+    pub(crate) fn of(method: &Method, path: &str) -> Self {
+        let path = canonical_path(path);
+        let maker = maker_of(&path);
+        // These never make a model work.
+        if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE) {
+            return Self::Free(maker);
+        }
+        if let Some((before, verb)) = path.rsplit_once(':') {
+            let model = before.rsplit('/').next().unwrap_or_default().to_owned();
+            return match verb {
+                "generatecontent" => Self::Metered(Api::GeminiGenerate, Some(model)),
+                "streamgeneratecontent" => Self::Metered(Api::GeminiStream, Some(model)),
+                "embedcontent" => Self::Metered(Api::GeminiEmbed, Some(model)),
+                "counttokens" => Self::Free(Maker::Gemini),
+                _ => Self::Unknown(Maker::Gemini),
+            };
+        }
+        let metered = [
+            ("/chat/completions", Api::OpenAiChat),
+            ("/completions", Api::OpenAiCompletions),
+            ("/responses", Api::OpenAiResponses),
+            ("/embeddings", Api::OpenAiEmbeddings),
+            ("/v1/messages", Api::AnthropicMessages),
+        ];
+        if let Some((_, api)) = metered.into_iter().find(|(end, _)| path.ends_with(end)) {
+            return Self::Metered(api, None);
+        }
+        let free = ["/v1/messages/count_tokens", "/responses/input_tokens", "/moderations"];
+        match free.iter().any(|end| path.ends_with(end)) {
+            true => Self::Free(maker),
+            false => Self::Unknown(maker),
+        }
+    }
+
+    /// The name of the route: one for all that cost nothing, and one for all that are not known.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Metered(api, _) => api.name(),
+            Self::Free(_) => "free",
+            Self::Unknown(_) => "other",
+        }
+    }
+
+    pub(crate) const fn maker(&self) -> Maker {
+        match self {
+            Self::Metered(api, _) => api.maker(),
+            Self::Free(maker) | Self::Unknown(maker) => *maker,
+        }
+    }
+}
+
+/// Whose API a path belongs to.
+fn maker_of(path: &str) -> Maker {
+    let begins = |start: &str| {
+        path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
+    };
+    match () {
+        () if begins("/v1/messages") => Maker::Anthropic,
+        // Gemini has OpenAI's API too, under a folder of its own.
+        () if begins("/v1beta/openai") => Maker::OpenAi,
+        () if begins("/v1beta") || begins("/upload/v1beta") => Maker::Gemini,
+        () if begins("/v1") => Maker::OpenAi,
+        () => Maker::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str) -> Route {
+        Route::of(&Method::POST, path)
+    }
+
+    #[test]
+    fn every_spelling_of_a_route_is_that_route() {
+        for path in [
+            "/v1/chat/completions",
+            "/v1/chat/completions/",
+            "//v1//chat/./completions",
+            "/v1/chat/%63ompletions",
+            "/V1/Chat/Completions",
+            "/openai/deployments/mine/chat/completions",
+        ] {
+            assert_eq!(route(path), Route::Metered(Api::OpenAiChat, None), "{path}");
+        }
+        for path in [
+            "/v1beta/models/Gemini-2.5-Pro:generateContent",
+            "/v1beta/models/gemini-2.5-pro%3AgenerateContent",
+        ] {
+            let model = Some("gemini-2.5-pro".to_owned());
+            assert_eq!(route(path), Route::Metered(Api::GeminiGenerate, model), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_costs_nothing_is_told_from_what_is_not_known() {
+        for (path, expected) in [
+            ("/v1/completions", Route::Metered(Api::OpenAiCompletions, None)),
+            ("/v1/responses", Route::Metered(Api::OpenAiResponses, None)),
+            ("/v1/embeddings", Route::Metered(Api::OpenAiEmbeddings, None)),
+            ("/v1/messages", Route::Metered(Api::AnthropicMessages, None)),
+            ("/v1/messages/count_tokens", Route::Free(Maker::Anthropic)),
+            ("/v1/messages/batches", Route::Unknown(Maker::Anthropic)),
+            ("/v1beta/models/m:countTokens", Route::Free(Maker::Gemini)),
+            ("/v1beta/models/m:batchGenerateContent", Route::Unknown(Maker::Gemini)),
+            ("/v1/images/generations", Route::Unknown(Maker::OpenAi)),
+            ("/v1/threads/t/messages", Route::Unknown(Maker::OpenAi)),
+            ("/v1/moderations", Route::Free(Maker::OpenAi)),
+            ("/login", Route::Unknown(Maker::Nobody)),
+        ] {
+            assert_eq!(route(path), expected, "{path}");
+        }
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE] {
+            assert_eq!(Route::of(&method, "/v1/chat/completions"), Route::Free(Maker::OpenAi));
+        }
+        let unknown = Method::from_bytes(b"BREW").unwrap();
+        assert_eq!(
+            Route::of(&unknown, "/v1/chat/completions"),
+            Route::Metered(Api::OpenAiChat, None)
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! [`Bill`]: what an LLM call has reserved, what its answer has told, and how the two are settled.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tidegate::Reservation;
+use tidegate::policy::{Held, Usage};
+
+use super::usage::Told;
+use super::{Api, TokenCounts, output};
+use crate::metrics::METRICS;
+use crate::prices::Price;
+
+/// What an LLM call has reserved, and what is known by now of what it has used.
+///
+/// It is settled once: with the usage that the provider tells, as far as it does; else with what was
+/// reserved for the input and what has passed of the output. A bill that is dropped keeps what was
+/// reserved.
+#[derive(Debug)]
+pub(crate) struct Bill {
+    pub(crate) reservation: Reservation<Held>,
+    pub(crate) api: Api,
+    pub(crate) price: Option<Price>,
+    /// What was reserved for the input.
+    pub(crate) input: u64,
+    /// What was reserved for the output.
+    pub(crate) output: u64,
+    /// Whether the answer may go on when it has used what was reserved.
+    pub(crate) may_owe: bool,
+    told: Told,
+    /// Bytes of output that have passed.
+    seen_bytes: u64,
+    has_failed: bool,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// As it should.
+    Whole,
+    /// The upstream broke off.
+    Broken,
+    /// It was not wanted any more, or had to be cut off.
+    Left,
+}
+
+/// Fewer bytes of text than nearly every model makes of a token on average.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// More bytes of text than any model makes of a token on average.
+const MOST_BYTES_PER_TOKEN: u64 = 8;
+
+impl Bill {
+    pub(crate) fn new(
+        reservation: Reservation<Held>,
+        (api, price): (Api, Option<Price>),
+        (input, output): (u64, u64),
+        may_owe: bool,
+    ) -> Self {
+        let (told, seen_bytes, has_failed) = (Told::default(), 0, false);
+        Self { reservation, api, price, input, output, may_owe, told, seen_bytes, has_failed }
+    }
+
+    /// Gives everything back.
+    pub(crate) fn cancel(self) {
+        self.reservation.cancel();
+    }
+
+    /// Reads one event of a stream; whether it holds nothing but usage.
+    pub(super) fn read_event(&mut self, data: &[u8]) -> bool {
+        let told = Told::read(self.api, data);
+        if let Some(told) = told {
+            self.told = self.told.then(told);
+        }
+        self.seen_bytes = self.seen_bytes.saturating_add(output::text_bytes(data));
+        self.has_failed |= is_error(data);
+        told.is_some_and(|told| told.alone)
+    }
+
+    /// Reads a whole answer.
+    pub(super) fn read_whole(&mut self, json: &[u8]) {
+        self.told = Told::read(self.api, json).unwrap_or_default();
+    }
+
+    /// Whether more was used than reserved, as far as that is seen.
+    pub(super) fn is_overrun(&self) -> bool {
+        let told = self
+            .told
+            .counts()
+            .is_some_and(|counts| counts.total() > self.input.saturating_add(self.output));
+        told || self.seen_bytes / MOST_BYTES_PER_TOKEN > self.output
+    }
+
+    /// Books what a stream has used.
+    pub(super) fn settle_stream(self, end: End) {
+        let broken = end == End::Broken || self.has_failed;
+        if broken && self.seen_bytes == 0 {
+            // It is told of no output, and the input of an error is free.
+            return self.reservation.cancel();
+        }
+        let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
+        let counts = match self.told.counts() {
+            Some(counts) if end == End::Whole && !broken => counts,
+            Some(counts) => TokenCounts { output: counts.output.max(seen), ..counts },
+            None => {
+                let bound = TokenCounts { input: self.input, ..TokenCounts::default() };
+                TokenCounts { output: seen, ..self.told.input().unwrap_or(bound) }
+            }
+        };
+        self.book(&counts);
+    }
+
+    /// Books what a whole answer has used; without its usage, what was reserved.
+    pub(super) fn settle_whole(self) {
+        match self.told.counts() {
+            Some(counts) => self.book(&counts),
+            None => tracing::warn!(
+                api = self.api.name(),
+                "an answer told no usage; what was reserved stays charged"
+            ),
+        }
+    }
+
+    fn book(self, counts: &TokenCounts) {
+        let nanos = self.price.as_ref().map_or(0, |price| price.nanos(counts));
+        METRICS.llm_tokens(counts.input, counts.cached_input, counts.output);
+        if let Some(price) = &self.price {
+            METRICS.money(price.currency.code(), nanos);
+        }
+        self.reservation.settle_usage(Usage { llm_tokens: counts.total(), nanos });
+    }
+}
+
+/// Whether an event says that the answer has failed.
+fn is_error(data: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        error: Option<IgnoredAny>,
+        #[serde(rename = "type", borrow)]
+        kind: Option<std::borrow::Cow<'a, str>>,
+    }
+
+    // Nearly no event has the word in it.
+    let has_word = data.windows(7).any(|window| window == b"\"error\"");
+    has_word
+        && serde_json::from_slice::<Event<'_>>(data)
+            .is_ok_and(|event| event.error.is_some() || event.kind.as_deref() == Some("error"))
+}

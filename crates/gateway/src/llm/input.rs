@@ -1,0 +1,370 @@
+//! The input of a call, before it is made: its text counted, and allowances for what is no text.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// What is reserved for input that cannot be counted here. Real usage settles it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowances {
+    /// LLM tokens of an image.
+    pub(crate) image_tokens: u64,
+    /// LLM tokens of a document, a recording or a video.
+    pub(crate) file_tokens: u64,
+    /// LLM tokens of what the provider keeps: an earlier response, a conversation, a cache.
+    pub(crate) stored_tokens: u64,
+}
+
+/// What a request holds besides text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Media {
+    images: u64,
+    files: u64,
+    stored: u64,
+    /// Bytes of images and files, which are no text.
+    bytes: usize,
+    /// Bytes that are of an image or file, should the object around them be one.
+    unclaimed: usize,
+}
+
+impl Media {
+    /// What a JSON text holds besides text. `None` when it is no JSON.
+    pub(super) fn of(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    /// The bytes of the text around.
+    pub(super) const fn text_bytes(&self, json: &str) -> u64 {
+        json.len().saturating_sub(self.bytes) as u64
+    }
+
+    pub(super) const fn is_text_only(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The LLM tokens that are allowed for what is no text.
+    pub(super) const fn allowed(&self, allowances: &Allowances) -> u64 {
+        let images = self.images.saturating_mul(allowances.image_tokens);
+        let files = self.files.saturating_mul(allowances.file_tokens);
+        let stored = self.stored.saturating_mul(allowances.stored_tokens);
+        images.saturating_add(files).saturating_add(stored)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.images += other.images;
+        self.files += other.files;
+        self.stored += other.stored;
+        self.bytes += other.bytes;
+        self.unclaimed += other.unclaimed;
+    }
+
+    /// This, found in an image (or, if not, a file).
+    fn claimed(mut self, is_image: bool) -> Self {
+        if is_image {
+            self.images += 1;
+        } else {
+            self.files += 1;
+        }
+        self.bytes += self.unclaimed;
+        self.unclaimed = 0;
+        self
+    }
+}
+
+/// A string this long or longer may be an image's bytes.
+const PAYLOAD: usize = 256;
+
+/// Whether a string is bytes in base64, by itself or in a `data:` URL.
+fn is_payload(text: &str) -> bool {
+    let base64 = match text.strip_prefix("data:") {
+        Some(url) => url.split_once(";base64,").map_or("", |(_, base64)| base64),
+        None => text,
+    };
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_\r\n".contains(&byte);
+    base64.len() >= PAYLOAD && base64.bytes().all(is_base64)
+}
+
+/// What an object is by its `type`, or by the name of the member that it is: an image, a file, or
+/// neither.
+fn image_or_file(name: &str) -> Option<bool> {
+    match name {
+        "image" | "image_url" | "input_image" => Some(true),
+        "document" | "file" | "input_file" | "input_audio" | "audio" | "video" | "input_video"
+        | "video_url" | "container_upload" => Some(false),
+        _ => None,
+    }
+}
+
+impl<'de> Deserialize<'de> for Media {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any)
+    }
+}
+
+struct Any;
+
+/// What a member's value is.
+enum Value {
+    /// `null`, a number or a truth value.
+    Scalar,
+    Text {
+        is_payload: bool,
+        bytes: usize,
+        is_image_type: bool,
+        kind: Option<bool>,
+    },
+    List(Media),
+    Object(Media),
+}
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Media;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Media, E> {
+        Ok(Media::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Media, E> {
+        Ok(Media::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Media, E> {
+        Ok(Media::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Media, E> {
+        Ok(Media::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Media, E> {
+        Ok(Media::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Media, E> {
+        Ok(Media::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Media, A::Error> {
+        let mut media = Media::default();
+        while let Some(item) = items.next_element()? {
+            media.add(item);
+        }
+        Ok(media)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Media, A::Error> {
+        let (mut media, mut kind, mut is_image_type) = (Media::default(), None, false);
+        while let Some(Name(name)) = members.next_key()? {
+            match (name, members.next_value()?) {
+                (_, Value::Scalar) => {}
+                (Known::Type, Value::Text { kind: told, .. }) => kind = kind.or(told),
+                (Known::MimeType, Value::Text { is_image_type: told, .. }) => is_image_type = told,
+                (Known::Payload, Value::Text { is_payload: true, bytes, .. }) => {
+                    media.unclaimed += bytes;
+                }
+                // The member's own `mimeType` says what it is.
+                (Known::Inline, Value::Object(inner)) => {
+                    let is_image = inner.images > 0;
+                    media.add(Media { images: 0, ..inner }.claimed(is_image));
+                }
+                (Known::Stored, Value::Text { .. }) => media.stored += 1,
+                (Known::Stored | Known::Prompt, Value::Object(inner)) => {
+                    media.stored += 1;
+                    media.add(inner);
+                }
+                (_, Value::Text { .. }) => {}
+                (_, Value::List(inner) | Value::Object(inner)) => media.add(inner),
+            }
+        }
+        // For the member that this is, if that is one of bytes.
+        media.images += u64::from(is_image_type);
+        Ok(match kind {
+            Some(is_image) => media.claimed(is_image),
+            None => media,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOr;
+
+        impl<'de> Visitor<'de> for TextOr {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+                Ok(Value::Scalar)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+                Ok(Value::Scalar)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
+                Ok(Value::Scalar)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+                Ok(Value::Scalar)
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Scalar)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+                Ok(Value::Text {
+                    is_payload: is_payload(text),
+                    bytes: text.len(),
+                    is_image_type: text.starts_with("image/"),
+                    kind: image_or_file(text),
+                })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Value, A::Error> {
+                Any.visit_seq(items).map(Value::List)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Value, A::Error> {
+                Any.visit_map(members).map(Value::Object)
+            }
+        }
+
+        deserializer.deserialize_any(TextOr)
+    }
+}
+
+/// A member's name, as far as it says something.
+struct Name(Known);
+
+#[derive(Clone, Copy)]
+enum Known {
+    Type,
+    MimeType,
+    Payload,
+    Inline,
+    Stored,
+    /// A prompt that is stored, unless it is a text.
+    Prompt,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl Visitor<'_> for NameVisitor {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(match name {
+                    "type" => Known::Type,
+                    "mimeType" | "mime_type" => Known::MimeType,
+                    "data" | "url" | "image_url" | "file_data" => Known::Payload,
+                    "inlineData" | "inline_data" | "fileData" => Known::Inline,
+                    "previous_response_id"
+                    | "conversation"
+                    | "cachedContent"
+                    | "cached_content" => Known::Stored,
+                    "prompt" => Known::Prompt,
+                    _ => Known::Other,
+                }))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWANCES: Allowances =
+        Allowances { image_tokens: 1_000, file_tokens: 20_000, stored_tokens: 5 };
+
+    fn media(json: &str) -> (u64, u64) {
+        let media = Media::of(json).unwrap();
+        (json.len() as u64 - media.text_bytes(json), media.allowed(&ALLOWANCES))
+    }
+
+    #[test]
+    fn images_and_files_are_allowances_and_not_text() {
+        let data = "iVBORw0KGgo/".repeat(100);
+        for (json, bytes, allowed) in [
+            (r#"{"messages":[{"role":"user","content":"hi"}]}"#.to_owned(), 0, 0),
+            (
+                format!(
+                    r#"{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{data}"}}}}"#
+                ),
+                data.len() + 22,
+                1_000,
+            ),
+            (
+                r#"{"type":"image_url","image_url":{"url":"https://a.example/b.png"}}"#.to_owned(),
+                0,
+                1_000,
+            ),
+            (
+                format!(r#"{{"image_url":"data:image/png;base64,{data}","type":"input_image"}}"#),
+                data.len() + 22,
+                1_000,
+            ),
+            (
+                format!(
+                    r#"{{"source":{{"data":"{data}","type":"base64","media_type":"image/png"}},"type":"image"}}"#
+                ),
+                data.len(),
+                1_000,
+            ),
+            (
+                format!(
+                    r#"{{"parts":[{{"inlineData":{{"mimeType":"image/png","data":"{data}"}}}},{{"text":"x"}}]}}"#
+                ),
+                data.len(),
+                1_000,
+            ),
+            (
+                format!(r#"{{"inline_data":{{"data":"{data}","mime_type":"application/pdf"}}}}"#),
+                data.len(),
+                20_000,
+            ),
+            (
+                format!(
+                    r#"{{"type":"input_audio","input_audio":{{"data":"{data}","format":"wav"}}}}"#
+                ),
+                data.len(),
+                20_000,
+            ),
+            (r#"{"previous_response_id":"resp_1","input":"go on"}"#.to_owned(), 0, 5),
+            (r#"{"previous_response_id":null,"prompt":{"id":"p"}}"#.to_owned(), 0, 5),
+            (r#"{"prompt":["Once upon a time"]}"#.to_owned(), 0, 0),
+            (r#"{"cachedContent":"cachedContents/1"}"#.to_owned(), 0, 5),
+        ] {
+            assert_eq!(media(&json), (bytes as u64, allowed), "{json}");
+        }
+    }
+
+    #[test]
+    fn text_that_looks_like_bytes_is_text_where_no_image_is() {
+        let data = "A".repeat(1_000);
+        assert_eq!(media(&format!(r#"{{"role":"user","content":"{data}"}}"#)), (0, 0));
+        assert_eq!(media(&format!(r#"{{"data":"{data}"}}"#)), (0, 0), "of nothing that is known");
+        let text = "not base64 at all ".repeat(100);
+        let document =
+            format!(r#"{{"type":"document","source":{{"type":"text","data":"{text}"}}}}"#);
+        assert_eq!(media(&document), (0, 20_000), "plain text counts as text too");
+    }
+}
