@@ -43,14 +43,21 @@ impl Demand {
     }
 }
 
-/// Half in each half-life, and in a straight line in between.
+/// Half in each half-life, and in between by the first terms of the series of 2^-x, to the nearest unit:
+/// so that many short steps fall as far as one long one.
 fn fallen(level: u64, since_ms: u64, half_life_ms: u64) -> u64 {
     let halvings = since_ms / half_life_ms;
     if halvings >= u64::from(LEVEL_BITS) {
         return 0;
     }
-    let level = level >> halvings;
-    level - level * (since_ms % half_life_ms) / half_life_ms / 2
+    // In 1/65536; the constants are ln 2, (ln 2)^2 / 2 and so on.
+    let x = ((u128::from(since_ms % half_life_ms) << 16) / u128::from(half_life_ms)) as u64;
+    // Horner's rule, rounded down at each step.
+    let [first, second, third, fourth] = [45_426, 15_744, 3_638, 630];
+    let times_x = |term: u64| (term * x) >> 16;
+    let fallen = times_x(first - times_x(second - times_x(third - times_x(fourth))));
+    let part = 65_536 - fallen;
+    ((level >> halvings) * part + 32_768) >> 16
 }
 
 #[cfg(test)]
