@@ -69,8 +69,8 @@ impl Header {
     /// The header of an open file, once it is found to be sound.
     pub(super) fn of(path: &Path, file: &File) -> Result<Self, SharedFileError> {
         let metadata =
-            file.metadata().map_err(|error| SharedFileError::io(path, "look at", &error))?;
-        if !metadata.is_file() {
+            || file.metadata().map_err(|error| SharedFileError::io(path, "look at", &error));
+        if !metadata()?.is_file() {
             return Err(SharedFileError::NotAFile { path: path.to_owned() });
         }
         let mut magic = [0; 8];
@@ -79,14 +79,11 @@ impl Header {
         if magic != MAGIC.to_ne_bytes() {
             return Err(SharedFileError::Foreign { path: path.to_owned() });
         }
-        let cut = |needed| SharedFileError::Truncated {
-            path: path.to_owned(),
-            bytes: metadata.len(),
-            needed,
+        let has = |needed| match metadata()?.len() {
+            bytes if bytes >= needed => Ok(()),
+            bytes => Err(SharedFileError::Truncated { path: path.to_owned(), bytes, needed }),
         };
-        if metadata.len() < BYTES {
-            return Err(cut(BYTES));
-        }
+        has(BYTES)?;
         let words = Pages::of_file(file, 0, WORDS)
             .map_err(|error| SharedFileError::io(path, "map", &error))?;
         let header = Self { words };
@@ -102,10 +99,8 @@ impl Header {
             return Err(SharedFileError::damaged(path, "its time is out of range"));
         }
         let end = header.entries(path)?.iter().map(Entry::end).max();
-        let end = end.unwrap_or(BYTES).max(header.end());
-        if metadata.len() < end {
-            return Err(cut(end));
-        }
+        // Others may be adding tables: only now is the file as long as what was read needs.
+        has(end.unwrap_or(BYTES).max(header.end()))?;
         Ok(header)
     }
 
@@ -126,7 +121,8 @@ impl Header {
 
     /// Where the last table ends.
     pub(super) fn end(&self) -> u64 {
-        self.word(END)
+        // Acquire: pairs with the release of who made the file that long.
+        self.words[END].load(Ordering::Acquire)
     }
 
     /// The tables, once each is found to be sound.
@@ -175,7 +171,8 @@ impl Header {
     /// Writes an entry, and then lets others see it. With the file's lock held.
     pub(super) fn commit(&self, index: usize, entry: &Entry) {
         // First, so that a process that dies here leaves room unused, and never used twice.
-        self.words[END].fetch_max(entry.end(), Ordering::Relaxed); // under the lock
+        // Release: whoever sees it finds the file that long.
+        self.words[END].fetch_max(entry.end(), Ordering::Release);
         let words = self.entry_words(index);
         for (word, value) in words.iter().zip(entry.words()).skip(1) {
             word.store(value, Ordering::Relaxed); // published below

@@ -1,5 +1,8 @@
 //! All processes together are admitted what one alone would be.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use tidegate::policy::{Call, KeyPart, Policy, Rule};
 use tidegate::{Cost, FakeClock, SharedFile};
 
@@ -49,6 +52,29 @@ fn a_table_is_told_by_its_name_and_limit() {
     assert_eq!(remaining("teams", "sliding-window-log 10 per hour", 1), 9, "another name");
     assert_eq!(remaining("users", "sliding-window-log 20 per hour", 1), 19, "another limit");
     assert_eq!(remaining("users", "sliding-window-log 10 per hour", 1), 5, "the first again");
+}
+
+#[test]
+fn a_file_is_opened_while_others_add_tables_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("limits");
+    let file = SharedFile::open(&path).unwrap();
+    let is_whole = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_whole.load(Ordering::Relaxed) {
+                    SharedFile::open(&path).unwrap();
+                }
+            });
+        }
+        for table in 0..SharedFile::MAX_TABLES {
+            let limit = limit("sliding-window-log 10 per hour");
+            file.limiter::<str>(&format!("{table}"), limit, 10).unwrap();
+        }
+        is_whole.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(SharedFile::open(&path).unwrap().tables().unwrap().len(), SharedFile::MAX_TABLES);
 }
 
 #[test]
