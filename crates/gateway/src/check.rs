@@ -104,6 +104,9 @@ fn meaning(file: &str, config: &Config) -> String {
             format_args!("Only known callers may call {}; others get 401.", paths.join(", ")),
         ),
     }
+    if let Some(traces) = &config.operation.traces {
+        line(&mut out, format_args!("Traces: {traces}."));
+    }
     let logins = config.failed_logins.policy().rules()[0].limit().rate();
     line(
         &mut out,

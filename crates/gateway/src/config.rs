@@ -19,6 +19,7 @@ use crate::llm;
 use crate::log::{Format, LogSpec};
 use crate::prices::Prices;
 use crate::providers::ProviderUrls;
+use crate::traces::{Traces, TracingSpec};
 use llm_sections::{LlmSpec, PriceSpec, ProvidersSpec, prices};
 
 /// The built-in configuration: the demo.
@@ -52,6 +53,8 @@ pub(crate) struct Operation {
     /// The listener for metrics and health without a token; without one, there is none.
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) log: Format,
+    /// Where spans of calls are sent; without it, there are none.
+    pub(crate) traces: Option<Traces>,
     /// How long open requests may go on after the stop.
     pub(crate) drain: Duration,
 }
@@ -89,6 +92,7 @@ struct File {
     metrics: Option<MetricsSpec>,
     #[serde(default)]
     log: LogSpec,
+    tracing: Option<TracingSpec>,
     drain_timeout_s: Option<u64>,
     #[serde(default)]
     user: Vec<UserSpec>,
@@ -129,12 +133,13 @@ impl Config {
 
     /// What takes a restart to change.
     pub(crate) fn fixed(&self) -> Fixed {
-        let Operation { admin, metrics, log, .. } = &self.operation;
+        let Operation { admin, metrics, log, traces, .. } = &self.operation;
         Fixed(vec![
             ("listen", self.listen.to_string()),
             ("admin.listen", format!("{:?}", admin.as_ref().map(|admin| admin.listen))),
             ("metrics.listen", format!("{metrics:?}")),
             ("log.format", format!("{log:?}")),
+            ("tracing", format!("{traces:?}")),
         ])
     }
 
@@ -193,6 +198,7 @@ impl Config {
             admin: file.admin.as_ref().and_then(|spec| spec.build(source, wrong)),
             metrics: file.metrics.as_ref().and_then(|spec| spec.build(source, wrong)),
             log: file.log.build(source, wrong),
+            traces: TracingSpec::build(file.tracing.as_ref(), source, wrong),
             drain: file.drain_timeout_s.map_or(DRAIN, Duration::from_secs),
         };
         let former = around.former.map(|(policy, _)| policy);
@@ -311,8 +317,13 @@ mod tests {
                 "t.toml:6:7: user `b`: user `a` has the same key",
             ),
             (
+                "[tracing]\nendpoint = \"localhost:4318\"\nsample_ratio = 10",
+                "t.toml:2:12: tracing.endpoint: `localhost:4318` is not a collector; write it as in `http://localhost:4318`\n\
+                 error: t.toml:3:16: tracing.sample_ratio: 10 is no share of calls; give 0.0 to 1.0",
+            ),
+            (
                 "lisen = \"x\"",
-                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `drain_timeout_s`, `user`, `rule`",
+                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `tracing`, `drain_timeout_s`, `user`, `rule`",
             ),
         ];
         for (text, expected) in cases {

@@ -25,7 +25,8 @@ use crate::log;
 use crate::metrics::{METRICS, Outcome, measured, outside};
 use crate::prices::Prices;
 use crate::providers::{ProviderUrls, Providers};
-use held_body::HeldBody;
+use crate::traces::CallSpan;
+use held_body::{HeldBody, Place};
 
 /// Everything that a request meets.
 pub(crate) struct Gateway {
@@ -50,6 +51,7 @@ struct Caller {
     ip: Option<IpAddr>,
     who: Option<Arc<Who>>,
     route: Route,
+    span: CallSpan,
 }
 
 impl Caller {
@@ -138,20 +140,31 @@ impl Gateway {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let (response, added) = measured(self.answer(request, peer)).await;
+        let span = CallSpan::begin(request.method(), request.uri().path(), request.headers());
+        let (response, added) = measured(self.answer(request, peer, span.clone())).await;
         let outcome = response.extensions().get().copied().unwrap_or(Outcome::Passed);
         METRICS.call(outcome, added);
-        response
+        if !span.is_kept() {
+            return response;
+        }
+        span.answered(response.status(), outcome);
+        response.map(|body| Body::new(HeldBody::new(body, span)))
     }
 
     /// Answers a request that came from this address.
-    async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        span: CallSpan,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let (mut parts, body) = request.map(Body::new).into_parts();
         parts.extensions.insert(PeerAddr(peer));
+        span.propagate(&mut parts.headers);
         let identified = self.identity.identify(&parts.headers, peer.ip());
         self.identity.strip(&mut parts.headers, peer.ip());
         let path = parts.uri.path();
@@ -162,7 +175,8 @@ impl Gateway {
             Identified::Refused(reason) => (None, Some(reason)),
         };
         let route = Route::of(&parts.method, path);
-        let caller = Caller { ip: client_ip(&parts, &self.proxies), who, route };
+        let caller = Caller { ip: client_ip(&parts, &self.proxies), who, route, span };
+        caller.span.caller(caller.ip, caller.user(), caller.route.name());
         let dialect = caller.route.maker().dialect();
         let block = self.blocks.as_ref().and_then(|all| all.find(caller.ip, caller.who.as_deref()));
         if let Some(block) = block {
@@ -238,7 +252,9 @@ impl Gateway {
         }
         let response = match allowed.reservation {
             None => response,
-            Some(reservation) => response.map(|body| Body::new(HeldBody::new(body, reservation))),
+            Some(reservation) => {
+                response.map(|body| Body::new(HeldBody::new(body, Place::new(reservation))))
+            }
         };
         with_fields(allowed.fields, response)
     }
@@ -301,6 +317,7 @@ impl Gateway {
         dialect: Dialect,
     ) -> Response<Body> {
         let rule = refusal.rule().name();
+        caller.span.denied_by(rule);
         if let Some((_, count)) = self.denials.iter().find(|(name, _)| **name == *rule) {
             count.inc();
         }

@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod reload;
 mod server;
+mod traces;
 
 mod admin;
 
@@ -67,6 +68,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let sending = config.operation.traces.as_ref().map(|traces| traces.start(runtime.handle()));
+    if let Some(Err(error)) = &sending {
+        tracing::warn!("there are no traces: {error}");
+    }
     match runtime.block_on(server::run(config, origin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -48,6 +48,10 @@ impl Outcome {
         (Self::Rejected, "rejected"),
         (Self::UpstreamFailed, "upstream_failed"),
     ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 /// The kinds of LLM tokens.

@@ -9,25 +9,35 @@ use http_body::{Frame, SizeHint};
 use tidegate::Reservation;
 use tidegate::policy::Held;
 
-/// The body of an answer that costs nothing but its place among the calls at a time.
-pub(super) struct HeldBody {
+/// The body of an answer, and what is dropped with it, at its end.
+pub(super) struct HeldBody<T> {
     inner: Body,
-    reservation: Option<Reservation<Held>>,
+    _held: T,
 }
 
-impl HeldBody {
-    pub(super) const fn new(inner: Body, reservation: Reservation<Held>) -> Self {
-        Self { inner, reservation: Some(reservation) }
+impl<T> HeldBody<T> {
+    pub(super) const fn new(inner: Body, held: T) -> Self {
+        Self { inner, _held: held }
     }
 }
 
-impl Drop for HeldBody {
+/// What a call holds that costs nothing but its place among the calls at a time. It is given back when it
+/// is dropped.
+pub(super) struct Place(Option<Reservation<Held>>);
+
+impl Place {
+    pub(super) const fn new(reservation: Reservation<Held>) -> Self {
+        Self(Some(reservation))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.reservation.take().into_iter().for_each(Reservation::cancel);
+        self.0.take().into_iter().for_each(Reservation::cancel);
     }
 }
 
-impl http_body::Body for HeldBody {
+impl<T: Unpin> http_body::Body for HeldBody<T> {
     type Data = Bytes;
     type Error = axum::Error;
 

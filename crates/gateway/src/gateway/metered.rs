@@ -83,6 +83,8 @@ impl Gateway {
         let headers = HeadersOf(&parts.headers);
         let api = request.api();
         let mut reserving = Reserving::new(self, request, caller.call(parts, &headers));
+        let (llm_tokens, nanos) = reserving.needed();
+        caller.span.asks(api, reserving.request.model(), llm_tokens, nanos);
         let grant = match reserving.reserve() {
             Verdict::Allow(grant) => grant,
             Verdict::Deny(refusal) => {
@@ -90,12 +92,15 @@ impl Gateway {
                 return Err(Box::new(self.deny(&refusal, parts, caller, model, dialect)));
             }
         };
+        let (llm_tokens, nanos) = reserving.needed();
         let Reserving { request, price, ceiling, .. } = reserving;
         let may_owe = grant.standings().iter().all(|standing| standing.rule().allows_debt());
         let fields = Fields::Ietf.render(grant.standings());
         let bill = grant.into_reservation().map(|reservation| {
             let reserved = (request.input(), request.output(ceiling));
+            caller.span.holds(llm_tokens, nanos, reserved.1);
             Bill::new(reservation, (api, price.cloned()), reserved, may_owe)
+                .traced(caller.span.clone())
         });
         let (body, hides_usage) = (request.body(ceiling), request.hides_usage());
         Ok(Reserved { fields, bill, body, hides_usage })
@@ -183,11 +188,18 @@ impl<'g, 'c> Reserving<'g, 'c> {
         }
     }
 
-    fn decide(&self) -> Verdict<'g> {
+    /// The LLM tokens that the call can use at most, and the nano-units that it can cost.
+    fn needed(&self) -> (u64, Option<u64>) {
         let (input, output) = (self.request.input(), self.request.output(self.ceiling));
-        let call = self.call.with_llm_tokens(input.saturating_add(output));
-        let money = |price: &Price| self.gateway.prices.money(price.most_nanos(input, output));
-        let call = self.price.map(money).map_or(call, |money| call.with_money(money));
+        let nanos = self.price.map(|price| price.most_nanos(input, output));
+        (input.saturating_add(output), nanos)
+    }
+
+    fn decide(&self) -> Verdict<'g> {
+        let (llm_tokens, nanos) = self.needed();
+        let call = self.call.with_llm_tokens(llm_tokens);
+        let money = nanos.map(|nanos| self.gateway.prices.money(nanos));
+        let call = money.map_or(call, |money| call.with_money(money));
         match self.request.model() {
             Some(model) => self.gateway.ask(&call.on_model(model)),
             None => self.gateway.ask(&call),

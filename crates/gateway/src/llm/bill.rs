@@ -9,6 +9,7 @@ use super::usage::Told;
 use super::{Api, TokenCounts, output};
 use crate::metrics::METRICS;
 use crate::prices::Price;
+use crate::traces::CallSpan;
 
 /// What an LLM call has reserved, and what is known by now of what it has used.
 ///
@@ -30,6 +31,7 @@ pub(crate) struct Bill {
     /// Bytes of output that have passed.
     seen_bytes: u64,
     has_failed: bool,
+    span: CallSpan,
 }
 
 /// How an answer ended.
@@ -57,11 +59,18 @@ impl Bill {
         may_owe: bool,
     ) -> Self {
         let (told, seen_bytes, has_failed) = (Told::default(), 0, false);
-        Self { reservation, api, price, input, output, may_owe, told, seen_bytes, has_failed }
+        let span = CallSpan::default();
+        Self { reservation, api, price, input, output, may_owe, told, seen_bytes, has_failed, span }
+    }
+
+    /// The same bill, whose end this span is told of.
+    pub(crate) fn traced(self, span: CallSpan) -> Self {
+        Self { span, ..self }
     }
 
     /// Gives everything back.
     pub(crate) fn cancel(self) {
+        self.span.gave_back();
         self.reservation.cancel();
     }
 
@@ -95,7 +104,7 @@ impl Bill {
         let broken = end == End::Broken || self.has_failed;
         if broken && self.seen_bytes == 0 {
             // It is told of no output, and the input of an error is free.
-            return self.reservation.cancel();
+            return self.cancel();
         }
         let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
         let counts = match self.told.counts() {
@@ -126,6 +135,7 @@ impl Bill {
         if let Some(price) = &self.price {
             METRICS.money(price.currency.code(), nanos);
         }
+        self.span.used(counts, self.price.as_ref());
         self.reservation.settle_usage(Usage { llm_tokens: counts.total(), nanos });
     }
 }

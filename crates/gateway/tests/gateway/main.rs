@@ -10,3 +10,4 @@ mod operation;
 mod page;
 mod passing_on;
 mod state;
+mod traces;
