@@ -1,5 +1,6 @@
 //! [`Idle`]: a body that may not stand still for long.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,6 +25,18 @@ impl<B> Idle<B> {
     }
 }
 
+/// Nothing has come for too long; more may be on its way.
+#[derive(Debug)]
+pub(crate) struct StandsStill;
+
+impl fmt::Display for StandsStill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing more has come for too long")
+    }
+}
+
+impl std::error::Error for StandsStill {}
+
 impl<B> http_body::Body for Idle<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
@@ -45,7 +58,7 @@ where
         if has_moved {
             sleep.as_mut().reset(Instant::now() + limit);
         }
-        sleep.as_mut().poll(context).map(|()| Some(Err("the upstream stands still".into())))
+        sleep.as_mut().poll(context).map(|()| Some(Err(StandsStill.into())))
     }
 
     fn is_end_stream(&self) -> bool {

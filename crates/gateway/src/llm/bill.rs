@@ -14,8 +14,9 @@ use crate::traces::CallSpan;
 /// What an LLM call has reserved, and what is known by now of what it has used.
 ///
 /// It is settled once: with the usage that the provider tells, as far as it does; else with what was
-/// reserved for the input and what has passed of the output. A bill that is dropped keeps what was
-/// reserved.
+/// reserved for the input and what has passed of the output. Where an answer was given up before any output
+/// has passed, the model may have been thinking, so what was reserved stays charged. A bill that is dropped
+/// keeps what was reserved.
 #[derive(Debug)]
 pub(crate) struct Bill {
     pub(crate) reservation: Reservation<Held>,
@@ -106,7 +107,12 @@ impl Bill {
             // It is told of no output, and the input of an error is free.
             return self.cancel();
         }
-        let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
+        let seen = match self.seen_bytes {
+            0 if end == End::Left => self.output,
+            bytes => {
+                bytes.div_ceil(BYTES_PER_TOKEN).min(self.output).max(bytes / MOST_BYTES_PER_TOKEN)
+            }
+        };
         let counts = match self.told.counts() {
             Some(counts) if end == End::Whole && !broken => counts,
             Some(counts) => TokenCounts { output: counts.output.max(seen), ..counts },

@@ -1,5 +1,6 @@
 //! [`Meter`]: reads the usage from an answer as it passes, and settles the bill with it.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use http_body_util::BodyExt;
 use super::bill::{Bill, End};
 use super::sse;
 use crate::answer;
+use crate::idle::StandsStill;
 
 /// The body of an answer, with the bill to settle at its end.
 ///
@@ -207,7 +209,9 @@ impl http_body::Body for Meter {
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Some(Err(error)) => {
-                    self.end(End::Broken);
+                    let stands_still =
+                        error.source().is_some_and(|error| error.is::<StandsStill>());
+                    self.end(if stands_still { End::Left } else { End::Broken });
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => return Poll::Ready(self.finish().map(Frame::data).map(Ok)),

@@ -4,14 +4,15 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The bytes of what a model has said, thought or called in one event of a stream, whichever API it is.
+/// The bytes of what a model has said, thought or called in one event of a stream, whichever API it is. An
+/// event that nobody can read is taken for words as a whole.
 pub(super) fn text_bytes(event: &[u8]) -> u64 {
-    serde_json::from_slice(event).map_or(
-        0,
-        |Text { bytes, is_repeated }: Text| {
-            if is_repeated { 0 } else { bytes }
-        },
-    )
+    match serde_json::from_slice(event) {
+        Ok(Text { is_repeated: true, .. }) => 0,
+        Ok(Text { bytes, .. }) => bytes,
+        Err(_) if event == b"[DONE]" => 0,
+        Err(_) => event.len() as u64,
+    }
 }
 
 /// The members that hold a model's words.
@@ -170,6 +171,7 @@ mod tests {
                 r#"{"candidates":[{"content":{"parts":[{"text":"Hello"},{"text":"!"}],"role":"model"}}]}"#,
                 6,
             ),
+            (r#"{"choices":[{"delta":{"content":"Hel"#, 36),
             ("[DONE]", 0),
             ("", 0),
         ] {

@@ -55,10 +55,10 @@ impl Told {
             }
             Api::AnthropicMessages => {
                 let answer: Message = serde_json::from_slice(json).ok()?;
-                answer
-                    .usage
-                    .or(answer.message.and_then(|message| message.usage))
-                    .map(AnthropicUsage::told)
+                let start = answer.message.and_then(|message| message.usage);
+                // What a stream says of its output at its start is not the last word on it.
+                let start = || start.map(|usage| Self { output: None, ..usage.told() });
+                answer.usage.map(AnthropicUsage::told).or_else(start)
             }
             Api::GeminiGenerate | Api::GeminiStream | Api::GeminiEmbed => match json.first() {
                 Some(b'[') => {
@@ -278,6 +278,7 @@ mod tests {
         let start = read(
             r#"{"type":"message_start","message":{"usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}"#,
         );
+        assert_eq!((start.counts(), start.input().unwrap().input), (None, 30));
         let told = start.then(read(r#"{"type":"message_delta","usage":{"output_tokens":15}}"#));
         let counts = told.counts().unwrap();
         assert_eq!((counts.input, counts.cached_input, counts.output), (30, 5, 15), "not 16");

@@ -33,10 +33,15 @@ impl Gateway {
 
     /// With this configuration.
     pub fn configured(config: &str) -> Self {
+        Self::configured_with(config, &[])
+    }
+
+    /// With this configuration, and arguments.
+    pub fn configured_with(config: &str, args: &[&str]) -> Self {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(config.as_bytes()).unwrap();
         let path = file.path().to_str().unwrap().to_owned();
-        Self::start(&["--config", &path], Some(file))
+        Self::start(&[&["--config", &path], args].concat(), Some(file))
     }
 
     fn start(args: &[&str], config: Option<NamedTempFile>) -> Self {

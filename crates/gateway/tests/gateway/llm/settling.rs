@@ -1,0 +1,126 @@
+//! Each API, whole and streamed: settled to what the provider bills, and passed through as it is.
+
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+
+use super::{ALL, BUDGET, Kind, Setup, call_to, data_of};
+use crate::process::client;
+
+/// What the provider itself answers to a call.
+async fn direct(setup: &Setup, kind: Kind, body: &Value, is_stream: bool, script: &str) -> String {
+    let mut request = kind.call(body, is_stream, script);
+    let url = format!("http://{}{}", setup.provider.address, request.uri());
+    *request.uri_mut() = url.parse().unwrap();
+    let answer = client().request(request).await.unwrap().into_body().collect().await.unwrap();
+    String::from_utf8(answer.to_bytes().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn every_api_is_settled_to_what_the_provider_bills_and_passes_as_it_is() {
+    let setup = Setup::new("").await;
+    let mut left = BUDGET;
+    for kind in ALL {
+        for is_stream in [false, true] {
+            let script = match kind {
+                Kind::Messages => "output=30, reasoning=9, cached=7, cache-write=5",
+                _ => "output=30, reasoning=9, cached=7",
+            };
+            let body = kind.body(500, is_stream);
+            let answer = setup.gateway.send(kind.call(&body, is_stream, script)).await;
+            assert_eq!(answer.status, 200, "{kind:?}: {}", answer.text());
+            let billed = setup.billed();
+            assert!(billed.is_over, "{kind:?}");
+            assert_eq!(billed.output, 39, "{kind:?}");
+            left -= billed.total();
+            assert_eq!(setup.left("budget").await, left, "{kind:?}, stream: {is_stream}");
+
+            let asks_usage = is_stream && billed.json() != body;
+            if !asks_usage {
+                let direct = direct(&setup, kind, &body, is_stream, script).await;
+                assert_eq!(answer.text(), direct, "{kind:?}, byte for byte");
+                assert_eq!(billed.body, body.to_string(), "{kind:?}, byte for byte");
+            }
+            let is_openai_chunks =
+                matches!(kind, Kind::Chat | Kind::ChatMaxTokens | Kind::Completions);
+            assert_eq!(asks_usage, is_stream && is_openai_chunks, "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_chunk_of_usage_is_for_those_only_who_have_asked() {
+    let setup = Setup::new("").await;
+    let mut left = BUDGET;
+    for kind in [Kind::Chat, Kind::Completions] {
+        let quiet = kind.body(500, true);
+        let mut asking = quiet.clone();
+        asking["stream_options"] = json!({ "include_usage": true });
+        for (body, is_told) in [(&quiet, false), (&asking, true)] {
+            let answer = setup.gateway.send(kind.call(body, true, "output=20")).await;
+            let billed = setup.billed();
+            assert_eq!(billed.json()["stream_options"]["include_usage"], true);
+            left -= billed.total();
+            assert_eq!(setup.left("budget").await, left);
+            let mut events = data_of(answer.text());
+            // Without a usage to tell, the provider says so in every chunk.
+            let nothing = |event: &Value| event.get("usage").is_none_or(Value::is_null);
+            let told = events.iter().filter(|event| !nothing(event)).count();
+            assert_eq!(told, usize::from(is_told), "{}", answer.text());
+            events
+                .iter_mut()
+                .for_each(|event| drop(event.as_object_mut().unwrap().remove("usage")));
+            let direct = direct(&setup, kind, body, true, "output=20").await;
+            let mut expected = data_of(&direct);
+            expected
+                .iter_mut()
+                .for_each(|event| drop(event.as_object_mut().unwrap().remove("usage")));
+            assert_eq!(events, expected);
+            assert!(answer.text().ends_with("data: [DONE]\n\n"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_choices_and_tools_are_settled_as_billed() {
+    let setup = Setup::new("").await;
+    let mut left = BUDGET;
+    let tool = json!([{ "type": "function", "function": { "name": "tide", "parameters": {} } }]);
+    for is_stream in [false, true] {
+        for (name, value) in [("n", json!(3)), ("tools", tool.clone())] {
+            let mut body = Kind::Chat.body(500, is_stream);
+            body[name] = value;
+            let answer = setup.gateway.send(Kind::Chat.call(&body, is_stream, "output=20")).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(setup.billed().output, if name == "n" { 60 } else { 20 });
+            left -= setup.billed().total();
+            assert_eq!(setup.left("budget").await, left, "{name}, stream: {is_stream}");
+        }
+    }
+    let mut body = Kind::Gemini.body(500, true);
+    body["generationConfig"]["candidateCount"] = 2.into();
+    setup.gateway.send(Kind::Gemini.call(&body, true, "output=20, reasoning=4")).await;
+    assert_eq!(setup.billed().output, 48);
+    assert_eq!(setup.left("budget").await, left - setup.billed().total());
+}
+
+#[tokio::test]
+async fn embeddings_are_settled_and_have_no_ceiling() {
+    let setup = Setup::new("").await;
+    let body = json!({ "model": "text-embedding-3-small", "input": "The tide." });
+    let answer = setup.gateway.send(call_to("/v1/embeddings", &body, "")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(setup.billed().body, body.to_string());
+    assert_eq!(setup.left("budget").await, BUDGET - setup.billed().total());
+}
+
+/// A call of an endpoint that nobody here can price reaches no provider.
+#[tokio::test]
+async fn an_endpoint_that_is_not_known_is_denied_by_a_budget() {
+    let setup = Setup::new("").await;
+    let body = json!({ "model": "gpt-image-1", "prompt": "A tide." });
+    let answer = setup.gateway.send(call_to("/v1/images/generations", &body, "")).await;
+    assert_eq!((answer.status, answer.header("x-should-retry")), (403, "false"));
+    let get = http::Request::get("/v1/models").header("authorization", "Bearer alice-key");
+    assert_eq!(setup.gateway.send(get.body(Full::default()).unwrap()).await.status, 200);
+    assert!(setup.provider.ledger.calls().is_empty());
+}
