@@ -10,6 +10,7 @@
 //!
 //! - [`Limiter`]: one limit for the process. [`KeyedLimiter`]: one per key, of any type that hashes.
 //! - [`Policy`](policy::Policy): layers of rules on calls to an API, from Rust or from a TOML file.
+//! - [`SharedFile`]: all of these in a file, one for all processes of a machine, and for all restarts.
 //! - [`Reservation`]: reserve an estimate, settle what was really used, exactly once.
 //! - Algorithms: [`TokenBucket`], [`FixedWindow`] (with a [calendar](CalendarWindow) too),
 //!   [`SlidingWindowCounter`], [`SlidingWindowLog`]; or any of them by name, as a [`Limit`].
