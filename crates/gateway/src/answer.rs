@@ -43,7 +43,11 @@ pub(crate) fn denied(
     request: &HeaderMap,
 ) -> Response<Body> {
     let response = respond::<Body>(refusal, Fields::Ietf, request).map(Body::new);
-    let response = marked(response, Outcome::Denied);
+    let outcome = match refusal.reason() {
+        Reason::Unavailable { .. } => Outcome::Unavailable,
+        _ => Outcome::Denied,
+    };
+    let response = marked(response, outcome);
     if dialect == Dialect::Plain {
         return response;
     }
@@ -52,6 +56,7 @@ pub(crate) fn denied(
     let rule = refusal.rule();
     let kind = match (refusal.reason(), rule.cost(), soon) {
         (Reason::MissingKey(_) | Reason::MissingCost, ..) => Kind::Forbidden,
+        (Reason::Unavailable { .. }, ..) => Kind::Unavailable,
         (_, CostRule::Fixed(_), _) => Kind::Requests,
         (_, _, true) => Kind::Tokens,
         (_, _, false) => Kind::Quota,

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use prometheus_client::metrics::counter::Counter;
-use tidegate::TrustedProxies;
 use tidegate::policy::{Call, Held, Policy, Refusal, Verdict};
+use tidegate::{Money, TrustedProxies};
 use tidegate::{Reservation, policy::PathPattern};
 use tidegate_tower::{Fields, HeadersOf, PeerAddr, Rendered, client_ip};
 
@@ -72,6 +72,22 @@ impl Caller {
         let call = call.by_user(&who.user);
         let call = who.team.as_deref().map_or(call, |team| call.of_team(team));
         who.key.as_deref().map_or(call, |key| call.by_api_key(key))
+    }
+}
+
+/// What is known of a call beside its head.
+#[derive(Clone, Copy, Default)]
+struct Known<'a> {
+    llm_tokens: Option<u64>,
+    money: Option<Money>,
+    model: Option<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn add_to(self, call: Call<'a>) -> Call<'a> {
+        let call = self.llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens));
+        let call = self.money.map_or(call, |money| call.with_money(money));
+        self.model.map_or(call, |model| call.on_model(model))
     }
 }
 
@@ -183,7 +199,7 @@ impl Gateway {
             return answer::blocked(&block, dialect);
         }
         if must_be_known && caller.who.is_none() {
-            return self.refuse(&parts, &caller, refused.as_deref(), dialect);
+            return self.refuse(&parts, &caller, refused.as_deref(), dialect).await;
         }
         match &caller.route {
             Route::Metered(api, model) => {
@@ -198,14 +214,14 @@ impl Gateway {
 
     /// Answers a caller who must be known, and is not. The layers below identity still count it, and
     /// those who try wrong keys may do so only so often.
-    fn refuse(
+    async fn refuse(
         &self,
         parts: &Parts,
         caller: &Caller,
         reason: Option<&str>,
         dialect: Dialect,
     ) -> Response<Body> {
-        let allowed = match self.decide_free(parts, caller, dialect) {
+        let allowed = match self.decide_free(parts, caller, dialect).await {
             Err(denied) => return *denied,
             Ok(allowed) => allowed,
         };
@@ -227,11 +243,8 @@ impl Gateway {
         dialect: Dialect,
     ) -> Response<Body> {
         let decided = match caller.route {
-            Route::Free(_) => self.decide_free(&parts, caller, dialect),
-            _ => {
-                let headers = HeadersOf(&parts.headers);
-                self.decide(&caller.call(&parts, &headers), &parts, caller, dialect)
-            }
+            Route::Free(_) => self.decide_free(&parts, caller, dialect).await,
+            _ => self.decide(Known::default(), &parts, caller, dialect).await,
         };
         let allowed = match decided {
             Err(denied) => return *denied,
@@ -260,25 +273,24 @@ impl Gateway {
     }
 
     /// Asks the policy for a call that costs nothing but itself, and charges.
-    fn decide_free(
+    async fn decide_free(
         &self,
         parts: &Parts,
         caller: &Caller,
         dialect: Dialect,
     ) -> Result<Allowed, Denied> {
-        let headers = HeadersOf(&parts.headers);
-        self.decide(&self.free_call(parts, &headers, caller), parts, caller, dialect)
+        self.decide(self.free(), parts, caller, dialect).await
     }
 
     /// Asks the policy, and charges.
-    fn decide(
+    async fn decide(
         &self,
-        call: &Call<'_>,
+        known: Known<'_>,
         parts: &Parts,
         caller: &Caller,
         dialect: Dialect,
     ) -> Result<Allowed, Denied> {
-        match self.ask(call) {
+        match self.ask(known, parts, caller).await {
             Verdict::Allow(grant) => {
                 let fields = Fields::Ietf.render(grant.standings());
                 Ok(Allowed { fields, reservation: grant.into_reservation() })
@@ -289,23 +301,28 @@ impl Gateway {
         }
     }
 
-    /// Asks the policy, charges, and notes who calls.
-    fn ask(&self, call: &Call<'_>) -> Verdict<'_> {
-        let verdict = self.policy.decide(call);
+    /// Asks the policy, charges, and notes who calls. Waits only for rules that are on a server.
+    async fn ask(&self, known: Known<'_>, parts: &Parts, caller: &Caller) -> Verdict<'_> {
+        let headers = HeadersOf(&parts.headers);
+        let call = || known.add_to(caller.call(parts, &headers));
+        // A call may hold what must stay on this thread, so none is held while a server is asked.
+        let deciding = match self.policy.engine() {
+            None => Ok(self.policy.decide(&call())),
+            Some(_) => Err(self.policy.decide_async(&call())),
+        };
+        let verdict = match deciding {
+            Ok(verdict) => verdict,
+            Err(deciding) => outside(deciding).await,
+        };
         if let Some(names) = &self.names {
-            names.note(verdict.standings(), call);
+            names.note(verdict.standings(), &call());
         }
         verdict
     }
 
-    /// The call that a request is, if it uses no LLM tokens and no money.
-    fn free_call<'a>(
-        &self,
-        parts: &'a Parts,
-        headers: &'a HeadersOf<'a>,
-        caller: &'a Caller,
-    ) -> Call<'a> {
-        caller.call(parts, headers).with_llm_tokens(0).with_money(self.prices.money(0))
+    /// A call that uses no LLM tokens and no money.
+    fn free(&self) -> Known<'static> {
+        Known { llm_tokens: Some(0), money: Some(self.prices.money(0)), model: None }
     }
 
     fn deny(

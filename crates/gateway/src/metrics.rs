@@ -37,16 +37,19 @@ pub(crate) enum Outcome {
     Rejected,
     /// The API behind did not answer.
     UpstreamFailed,
+    /// The server that counts a limit did not answer.
+    Unavailable,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Passed, "passed"),
         (Self::Denied, "denied"),
         (Self::Unauthorized, "unauthorized"),
         (Self::Blocked, "blocked"),
         (Self::Rejected, "rejected"),
         (Self::UpstreamFailed, "upstream_failed"),
+        (Self::Unavailable, "unavailable"),
     ];
 
     pub(crate) const fn name(self) -> &'static str {

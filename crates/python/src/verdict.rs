@@ -59,6 +59,7 @@ impl Verdict {
                         Reason::Limit(denial) => cause_name(denial.cause()),
                         Reason::MissingKey(_) => "missing-key",
                         Reason::MissingCost => "missing-cost",
+                        Reason::Unavailable { .. } => "unavailable",
                     },
                     retry_after: match refusal.retry() {
                         Retry::After(wait) => Some(rounded_up(wait)),

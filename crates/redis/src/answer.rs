@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 use tidegate::{Decision, Denial, Retry};
 
-use crate::limiter::DecidedBy;
+use tidegate::policy::DecidedBy;
 
 /// What the server decided on the layers of a call.
 #[derive(Debug, Clone)]

@@ -19,6 +19,7 @@ pub struct ServerConfig {
     pub(crate) timeout: Duration,
     pub(crate) breaker: BreakerRules,
     pub(crate) hold: Duration,
+    pub(crate) ca: Option<Vec<u8>>,
 }
 
 /// How the servers stand to each other. Addresses are URLs, such as `redis://user:password@host:6379/0`;
@@ -85,6 +86,7 @@ impl ServerConfig {
             timeout: Self::DEFAULT_TIMEOUT,
             breaker: BreakerRules::default(),
             hold: Self::DEFAULT_HOLD,
+            ca: None,
         }
     }
 
@@ -92,6 +94,13 @@ impl ServerConfig {
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// For servers with TLS: the authority, in PEM, that has signed their certificates, in place of those
+    /// that the system trusts.
+    #[must_use]
+    pub fn with_ca(self, pem: &[u8]) -> Self {
+        Self { ca: Some(pem.to_owned()), ..self }
     }
 
     /// Another circuit breaker.

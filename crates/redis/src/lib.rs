@@ -1,11 +1,15 @@
 //! Tidegate on Redis or Valkey: exact limits for many machines, without a round trip per call.
 //!
 //! ```text
+//! a call to an API -> Policy (of `tidegate`): RedisEngine -> RemoteLimiter: leases, what happens without
+//!                                                        the server
 //! layers of a call -> Server: one script, one round trip -> Answer: a Decision for each layer
 //!                       Spec: a limit in numbers that scripts count in
 //!                       Link: one multiplexed connection; Breaker: whether to use it
 //! ```
 //!
+//! - [`policy_from_toml`]: a [`Policy`](tidegate::policy::Policy) whose rules machines share, by its file.
+//! - [`RemoteLimiter`]: limits by their names, of which hot keys are leased.
 //! - [`Server`] decides on all [`Layer`]s of a call in one step: all or nothing, on the server's clock.
 //! - [`RemoteLimit`] is a [`Limit`](tidegate::Limit) by a name; any of the four algorithms.
 //! - [`RemoteReservation`]: reserve an estimate, settle what was really used, exactly once.
@@ -35,6 +39,10 @@ mod config;
 mod namespace;
 mod spec;
 
+mod backend;
+mod engine;
+mod policy;
+
 mod answer;
 mod limiter;
 mod reservation;
@@ -47,14 +55,17 @@ mod script;
 mod tally;
 
 pub use answer::Answer;
+pub use backend::{RedisBackend, RedisSpec};
 pub use breaker::BreakerRules;
 pub use config::{ServerConfig, Topology};
+pub use engine::{RedisEngine, RedisTally};
 pub use limiter::{
-    Ask, DecidedBy, LeaseClock, LeaseError, LeaseRules, LimitId, LimiterTally, RemoteLimiter,
-    WhenDown,
+    Ask, LeaseClock, LeaseError, LeaseRules, LimitId, LimiterHold, LimiterTally, RemoteLimiter,
 };
 pub use namespace::{NameError, Namespace, RemoteKey, RemoteLimit};
+pub use policy::{policy_from_source, policy_from_toml};
 pub use reservation::RemoteReservation;
 pub use server::{Layer, Server, ServerError};
 pub use spec::SpecError;
 pub use tally::ServerTally;
+pub use tidegate::policy::{DecidedBy, WhenDown};

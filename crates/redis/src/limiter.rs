@@ -4,6 +4,7 @@ mod account;
 mod ask;
 mod clock;
 mod demand;
+mod hold;
 mod renew;
 mod rules;
 mod share;
@@ -16,11 +17,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ahash::RandomState;
-use tidegate::Clock;
+use tidegate::{Clock, SystemClock};
 
-pub use ask::{Ask, DecidedBy, LimitId};
+pub use ask::{Ask, LimitId};
 pub use clock::LeaseClock;
-pub use rules::{LeaseError, LeaseRules, WhenDown};
+pub use hold::LimiterHold;
+pub use rules::{LeaseError, LeaseRules};
 pub use tally::LimiterTally;
 
 use crate::namespace::RemoteLimit;
@@ -91,6 +93,8 @@ pub(crate) struct Inner {
     hasher: RandomState,
     demand: Demand,
     clock: Box<dyn Clock + Send + Sync>,
+    /// What shares go by: their windows are those of the calendar.
+    share_clock: SystemClock,
     most_accounts: usize,
     /// Whether somebody gives back what is idle.
     has_sweeper: AtomicBool,
@@ -140,6 +144,7 @@ impl RemoteLimiter {
             hasher,
             demand: Demand::new(4 * Self::DEFAULT_HOT_KEYS, half_life),
             clock: Box::new(LeaseClock),
+            share_clock: SystemClock::new(),
             most_accounts: Self::DEFAULT_HOT_KEYS,
             has_sweeper: AtomicBool::new(false),
             tally: LimiterTally::default(),

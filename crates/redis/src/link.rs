@@ -10,7 +10,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, RedisResult,
-    ServerErrorKind, TlsMode, Value,
+    ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 use tokio::sync::Mutex;
 
@@ -40,16 +40,34 @@ enum Connection {
 
 impl Link {
     /// Checks the addresses; connects to nothing yet.
-    pub(crate) fn new(topology: &Topology, timeout: Duration) -> RedisResult<Self> {
+    ///
+    /// With `ca`, servers are those whose certificates this authority has signed.
+    pub(crate) fn new(
+        topology: &Topology,
+        timeout: Duration,
+        ca: Option<&[u8]>,
+    ) -> RedisResult<Self> {
+        let certificates =
+            ca.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) });
         let source = match topology {
-            Topology::Single { url } => Source::Single(Box::new(Client::open(url.as_str())?)),
+            Topology::Single { url } => Source::Single(Box::new(match certificates {
+                None => Client::open(url.as_str())?,
+                Some(certificates) => Client::build_with_tls(url.as_str(), certificates)?,
+            })),
             Topology::Cluster { urls } => {
-                let client = ClusterClient::builder(urls.iter().map(String::as_str))
+                let builder = ClusterClient::builder(urls.iter().map(String::as_str))
                     .connection_timeout(timeout)
                     .response_timeout(timeout)
-                    .retries(3)
-                    .build()?;
-                Source::Cluster(Box::new(client))
+                    .retries(3);
+                let builder = match certificates {
+                    None => builder,
+                    Some(certificates) => builder.certs(certificates),
+                };
+                Source::Cluster(Box::new(builder.build()?))
+            }
+            Topology::Sentinel { .. } if certificates.is_some() => {
+                let message = "an authority of one's own does not go with sentinels yet";
+                return Err((ErrorKind::InvalidClientConfig, message).into());
             }
             Topology::Sentinel { sentinels, master, url } => {
                 let server = url.as_str().into_connection_info()?;

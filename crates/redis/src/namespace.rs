@@ -4,8 +4,9 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 use tidegate::Limit;
+use tidegate::policy::WhenDown;
 
-use crate::limiter::{LeaseError, LeaseRules, WhenDown};
+use crate::limiter::{LeaseError, LeaseRules};
 use crate::spec::{Spec, SpecError};
 
 /// A name for limits that belong together, such as `shop` or `shop-staging`: all processes that use one

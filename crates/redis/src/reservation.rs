@@ -46,7 +46,16 @@ impl RemoteReservation {
     /// # Errors
     /// When the server does not answer. Then it may be booked or not; try again.
     pub async fn settle(&self, used: Cost) -> Result<bool, ServerError> {
-        let books = self.charged.iter().filter_map(|charged| {
+        let used: SmallVec<[Cost; 2]> = self.charged.iter().map(|_| used).collect();
+        self.settle_each(&used).await
+    }
+
+    /// The same, where each layer has used something of its own, in their order.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    pub async fn settle_each(&self, used: &[Cost]) -> Result<bool, ServerError> {
+        let books = self.charged.iter().zip(used).filter_map(|(charged, used)| {
             let (reserved, used) = (charged.cost.units(), used.units());
             let (limit, key) = (&*charged.limit, &charged.key);
             let refund = Book::Refund { charged_at: self.charged_at };

@@ -68,7 +68,8 @@ const BOOK: [&str; 4] = [
     include_str!("script/log_book.lua"),
 ];
 
-/// Where the time comes from.
+/// Where the time comes from, as the prelude has it.
+#[cfg(feature = "fake-time")]
 const TIME: &str = "local time = call('TIME')\nlocal now = time[1] * 1000000 + time[2]\n";
 
 /// In tests: from the caller; and a state does not go away while that stands still.

@@ -17,13 +17,13 @@ use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::config::ServerConfig;
 use crate::dice::Dice;
-use crate::limiter::DecidedBy;
 use crate::link::Link;
 use crate::namespace::{RemoteKey, RemoteLimit};
 use crate::reservation::{Charged, RemoteReservation};
 use crate::script::{Algorithms, Operation};
 use crate::spec::{Ask, Micros, State, Wish};
 use crate::tally::ServerTally;
+use tidegate::policy::DecidedBy;
 
 /// A server, or several that act as one, that limits live on.
 ///
@@ -125,7 +125,8 @@ impl Server {
     /// # Errors
     /// When an address is none.
     pub fn new(config: &ServerConfig) -> Result<Self, ServerError> {
-        let link = Link::new(&config.topology, config.timeout).map_err(ServerError::config)?;
+        let link = Link::new(&config.topology, config.timeout, config.ca.as_deref())
+            .map_err(ServerError::config)?;
         Ok(Self {
             link,
             breaker: Breaker::new(config.breaker),

@@ -3,6 +3,8 @@
 mod account;
 mod call;
 mod charged;
+mod deciding;
+mod engine;
 mod file;
 mod held;
 mod key;
@@ -17,6 +19,10 @@ mod words;
 pub use account::{AccountError, RuleAccount};
 pub use call::{Call, Headers, NoHeaders};
 pub use charged::Charged;
+pub use engine::{
+    Backend, DecidedBy, Deciding, Engine, EngineAnswer, EngineAsk, EngineHold, OnEngine, Told,
+    UnknownWhenDown, WhenDown,
+};
 pub use file::{RuleSpec, Spanned};
 pub use held::{Held, Usage};
 pub use key::{KeyPart, MissingKey};
@@ -85,6 +91,8 @@ struct Inner {
     clock: Box<dyn Clock + Send + Sync>,
     /// Whether any rule looks at the path, so that it must be brought into its canonical form.
     looks_at_paths: bool,
+    /// What keeps the rules that are not this process's own.
+    engine: Option<Arc<dyn Engine>>,
 }
 
 impl Policy {
@@ -107,6 +115,14 @@ impl Policy {
         rules: impl IntoIterator<Item = Rule>,
         clock: impl Clock + Send + Sync + 'static,
     ) -> Result<Self, PolicyError> {
+        Self::build(rules, clock, None)
+    }
+
+    fn build(
+        rules: impl IntoIterator<Item = Rule>,
+        clock: impl Clock + Send + Sync + 'static,
+        engine: Option<Arc<dyn Engine>>,
+    ) -> Result<Self, PolicyError> {
         let rules: Box<[Rule]> = rules.into_iter().collect();
         if rules.is_empty() || rules.len() > Self::MAX_RULES {
             return Err(PolicyError::RuleCount { rules: rules.len() });
@@ -117,7 +133,8 @@ impl Policy {
             }
         }
         let looks_at_paths = rules.iter().any(Rule::looks_at_path);
-        Ok(Self { inner: Arc::new(Inner { rules, clock: Box::new(clock), looks_at_paths }) })
+        let clock = Box::new(clock);
+        Ok(Self { inner: Arc::new(Inner { rules, clock, looks_at_paths, engine }) })
     }
 
     /// A policy from the text of a policy file, on the system's clock.
@@ -210,11 +227,24 @@ impl Policy {
         &self.inner.rules
     }
 
+    /// What keeps the rules that are on an engine, where there are any. Such a policy is asked by
+    /// [`decide_async`](Self::decide_async).
+    #[must_use]
+    pub fn engine(&self) -> Option<&Arc<dyn Engine>> {
+        self.inner.engine.as_ref()
+    }
+
     /// Whether the call may go on; charges it to every rule that applies if so.
+    ///
+    /// It never waits. So a rule that is on an [`Engine`] and applies denies, as one whose engine is not
+    /// [available](Reason::Unavailable): ask such a policy by [`decide_async`](Self::decide_async).
     pub fn decide(&self, call: &Call<'_>) -> Verdict<'_> {
         let now = self.inner.clock.now();
         let mut layers = Layers::new();
         let mut denied = self.ask(call, now, &mut layers);
+        if denied.is_none() && self.inner.engine.is_some() {
+            denied = self.cannot_wait(call);
+        }
         if denied.is_none() {
             denied = charge_in_order(&mut layers, now).err();
         }
@@ -225,20 +255,51 @@ impl Policy {
             }
             return Verdict::Deny(Refusal::new(rule, reason, layers));
         }
-        for layer in layers.iter_mut().filter(|layer| layer.rule.is_dry_run()) {
+        self.allow(layers, None, now)
+    }
+
+    /// The verdict on a call that all enforced rules have charged: charges the dry runs, and reserves.
+    fn allow<'p>(
+        &'p self,
+        mut layers: Layers<'p>,
+        on_hold: Option<held::OnHold>,
+        now: Timestamp,
+    ) -> Verdict<'p> {
+        let is_dry_run =
+            |layer: &&mut Standing<'_>| layer.told.is_none() && layer.rule.is_dry_run();
+        for layer in layers.iter_mut().filter(is_dry_run) {
             layer.denial = layer.rule.admit(&layer.applied, now).err();
             if layer.denial.is_some() {
                 layer.rule.count_dry_run_denial();
             }
         }
-        let reservation = self.reserve(&layers, now);
+        let reservation = self.reserve(&layers, on_hold, now);
         Verdict::Allow(Grant::new(layers, reservation))
+    }
+
+    /// The rule on an engine that applies to a call, if one does, which cannot be asked without waiting.
+    #[cold]
+    fn cannot_wait(&self, call: &Call<'_>) -> Option<Denied<'_>> {
+        let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
+        let mut rules = self.inner.rules.iter().filter(|rule| rule.engine().is_some());
+        rules.find_map(|rule| match rule.applies(call, path.as_deref()) {
+            Applies::No => None,
+            _ if rule.is_dry_run() => None,
+            Applies::Missing(reason) => Some((rule, reason)),
+            Applies::Yes(_) => {
+                Some((rule, Reason::Unavailable { retry_after: std::time::Duration::ZERO }))
+            }
+        })
     }
 
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
         let mut layers = Layers::new();
-        match self.ask(call, self.inner.clock.now(), &mut layers) {
+        let mut denied = self.ask(call, self.inner.clock.now(), &mut layers);
+        if denied.is_none() && self.inner.engine.is_some() {
+            denied = self.cannot_wait(call);
+        }
+        match denied {
             None => {
                 layers.iter_mut().for_each(|layer| layer.foreseen = layer.applied.cost);
                 Verdict::Allow(Grant::new(layers, None))
@@ -264,7 +325,7 @@ impl Policy {
         self.inner.rules.iter().map(|rule| rule.renew_reservations(now)).sum()
     }
 
-    /// Asks every rule that applies, and charges none. The rule that denies, if one does: of several,
+    /// Asks every rule of this process that applies, and charges none. The rule that denies, if one does: of several,
     /// the one with the longest wait.
     ///
     /// The layers are too large to be handed back without a copy.
@@ -277,7 +338,7 @@ impl Policy {
     ) -> Option<Denied<'p>> {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
         let mut longest: Option<(&Rule, Denial)> = None;
-        for rule in &self.inner.rules {
+        for rule in self.inner.rules.iter().filter(|rule| rule.engine().is_none()) {
             let applied = match rule.applies(call, path.as_deref()) {
                 Applies::Yes(applied) => applied,
                 Applies::Missing(reason) if !rule.is_dry_run() => {
@@ -286,7 +347,7 @@ impl Policy {
                 Applies::Missing(_) | Applies::No => continue,
             };
             let denial = rule.foresee(&applied, now).err();
-            layers.push(Standing { rule, applied, denial, foreseen: Cost::ZERO, now });
+            layers.push(Standing { rule, applied, denial, foreseen: Cost::ZERO, now, told: None });
             if let Some(denial) = denial
                 && !rule.is_dry_run()
                 && longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest))
@@ -298,31 +359,39 @@ impl Policy {
     }
 
     /// What a call that this policy has allowed was charged at fixed costs, to be taken back when
-    /// somebody else refuses it after all.
+    /// somebody else refuses it after all. What an [`Engine`] charged is not in it, and stays.
     pub fn charged(&self, grant: &Grant<'_>) -> Charged {
         // A dry run that would have denied was not charged.
         let charges = grant.standings().iter();
-        let charges =
-            charges.filter(|layer| !layer.rule.is_settled_later() && layer.denial.is_none());
+        let is_here = |layer: &&Standing<'_>| layer.told.is_none() && layer.denial.is_none();
+        let charges = charges.filter(is_here).filter(|layer| !layer.rule.is_settled_later());
         let charges = charges.map(|layer| (self.index_of(layer.rule), layer.applied, layer.now));
         Charged::new(self.inner.clone(), charges)
     }
 
     /// The reservation of what rules charged for as long as the call lasts, or by an estimate.
-    fn reserve(&self, layers: &Layers<'_>, now: Timestamp) -> Option<Reservation<Held>> {
+    fn reserve(
+        &self,
+        layers: &Layers<'_>,
+        on_hold: Option<held::OnHold>,
+        now: Timestamp,
+    ) -> Option<Reservation<Held>> {
         // A dry run that would have denied was not charged, so there is nothing to settle.
         let mut charged = layers
             .iter()
             .filter(|layer| layer.rule.is_settled_later() && layer.denial.is_none())
+            .filter(|layer| layer.told.is_none())
             .peekable();
-        charged.peek()?;
+        if charged.peek().is_none() && on_hold.is_none() {
+            return None;
+        }
         let accounts = charged.map(|layer| Account {
             rule: self.index_of(layer.rule),
             key: layer.applied.seat.key(),
             charged: layer.applied.cost,
             hold: layer.rule.note_reservation(&layer.applied, now),
         });
-        let held = Held::new(self.inner.clone(), accounts);
+        let held = Held::new(self.inner.clone(), accounts, on_hold);
         let estimate = held.estimate();
         Some(Reservation::new(held, estimate, now))
     }

@@ -52,6 +52,14 @@ impl<'a> Problem<'a> {
                 detail: detail(refusal),
                 violated,
             },
+            // It is not known whether the limit is spent, so this is no 429 either.
+            Reason::Unavailable { .. } => Self {
+                kind: "about:blank",
+                title: "Service Unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+                detail: detail(refusal),
+                violated,
+            },
             // No wait helps here, so this is no 429.
             _ => Self {
                 kind: "about:blank",
@@ -63,7 +71,8 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// The status: 429, or 403 when the call does not say what the rule needs to know.
+    /// The status: 429; 403 when the call does not say what the rule needs to know; 503 when the server that
+    /// counts does not answer.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.status
@@ -123,6 +132,12 @@ fn detail(refusal: &Refusal<'_>) -> String {
             };
             format!(
                 "The limit `{name}` counts {unit}, and of this call it is not known how much it needs."
+            )
+        }
+        Reason::Unavailable { .. } => {
+            let secs = retry_after_s(refusal).unwrap_or(1);
+            format!(
+                "The server that counts the limit `{name}` does not answer. Try again in {secs} s."
             )
         }
         Reason::Limit(denial) => {
@@ -196,14 +211,14 @@ pub fn respond<R>(
     fields: Fields,
     request: &HeaderMap,
 ) -> Response<ResponseBody<R>> {
-    respond_with(refusal, fields.render(refusal.standings()), request)
+    respond_with(refusal, fields.render(refusal.standings()), request).map(ResponseBody::full)
 }
 
-pub(crate) fn respond_with<R>(
+pub(crate) fn respond_with(
     refusal: &Refusal<'_>,
     mut fields: Rendered,
     request: &HeaderMap,
-) -> Response<ResponseBody<R>> {
+) -> Response<Bytes> {
     let mut response = plain_response(refusal, request);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -214,15 +229,15 @@ pub(crate) fn respond_with<R>(
     response
 }
 
-fn plain_response<R>(refusal: &Refusal<'_>, request: &HeaderMap) -> Response<ResponseBody<R>> {
+fn plain_response(refusal: &Refusal<'_>, request: &HeaderMap) -> Response<Bytes> {
     #[cfg(feature = "grpc")]
     if crate::grpc::is_grpc(request) {
-        return crate::grpc::respond(refusal).map(|()| ResponseBody::full(Bytes::new()));
+        return crate::grpc::respond(refusal).map(|()| Bytes::new());
     }
     #[cfg(not(feature = "grpc"))]
     let _ = request;
     let problem = Problem::of(refusal);
-    let mut response = Response::new(ResponseBody::full(Bytes::from(problem.to_json())));
+    let mut response = Response::new(Bytes::from(problem.to_json()));
     *response.status_mut() =
         StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
     let json = HeaderValue::from_static("application/problem+json");

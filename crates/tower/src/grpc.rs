@@ -22,7 +22,10 @@ pub(crate) fn respond(refusal: &Refusal<'_>) -> Response<()> {
     if let Retry::After(wait) = refusal.retry() {
         details.set_retry_info(Some(wait));
     }
-    let code =
-        if problem.status() == 429 { Code::ResourceExhausted } else { Code::PermissionDenied };
+    let code = match problem.status() {
+        429 => Code::ResourceExhausted,
+        503 => Code::Unavailable,
+        _ => Code::PermissionDenied,
+    };
     Status::with_error_details(code, problem.detail(), details).into_http()
 }

@@ -28,11 +28,13 @@
 //! ```
 //!
 //! # Guarantees
-//! - A call is decided once, before the inner service sees it, and never waits.
+//! - A call is decided once, before the inner service sees it, and never waits; but for a policy whose rules
+//!   are on a server that machines share (see the crate `tidegate-redis`), which is asked without blocking.
 //! - The client's address is the peer's, or what trusted proxies say: no header that a stranger
 //!   writes is believed.
 //! - A denial is a response, not an error: `429` with `Retry-After` rounded up, `Cache-Control:
 //!   no-store`, the fields of the IETF's RateLimit draft and an RFC 9457 body that names the rule.
+//!   `503` says that the server that counts does not answer.
 
 #![forbid(unsafe_code)]
 

@@ -4,9 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tidegate::policy::{Call, Verdict};
+use tidegate::Reservation;
+use tidegate::policy::{Call, Held, Policy, Verdict};
 use tower_service::Service;
 
 use crate::fields::Rendered;
@@ -29,77 +32,158 @@ impl<S> RateLimit<S> {
 
 impl<S, B, R> Service<Request<B>> for RateLimit<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
 {
     type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R>;
+    type Future = ResponseFuture<S, B, R>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (mut parts, body) = request.into_parts();
-        let shared = &*self.shared;
-        let user = shared.user.as_ref().and_then(|identify| identify(&parts));
-        let llm_tokens = shared.llm_tokens.as_ref().and_then(|count| count(&parts));
-        let client = client_ip(&parts, &shared.proxies);
-        let (fields, reservation) = {
-            let headers = HeadersOf(&parts.headers);
-            let call = Call::new(parts.method.as_str(), parts.uri.path()).with_headers(&headers);
-            let call = client.map_or(call, |ip| call.from_ip(ip));
-            let call = user.as_deref().map_or(call, |user| call.by_user(user));
-            let call = llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens));
-            let verdict = shared.policy.decide(&call);
-            let fields = shared.fields.render_knowing(verdict.standings(), Some(&shared.whole));
-            if let Verdict::Deny(refusal) = &verdict {
-                let response = denial::respond_with(refusal, fields, &parts.headers);
-                return ResponseFuture { state: State::Denied { response: Some(response) } };
-            }
-            let Verdict::Allow(grant) = verdict else { unreachable!("denied above") };
-            (fields, grant.into_reservation())
-        };
-        if let Some(reservation) = reservation {
-            parts.extensions.insert(LlmReservation::new(reservation));
+        let (parts, body) = request.into_parts();
+        if self.shared.policy.engine().is_some() {
+            // The one that is ready is for this call.
+            let inner = self.inner.clone();
+            let inner = std::mem::replace(&mut self.inner, inner);
+            let deciding = Box::pin(self.shared.clone().wait_for_decision(parts));
+            let state = State::Deciding { deciding, inner: Some(inner), body: Some(body) };
+            return ResponseFuture { state };
         }
-        let future = self.inner.call(Request::from_parts(parts, body));
-        ResponseFuture { state: State::Allowed { future, fields } }
+        let verdict = self.shared.with_call(&parts, |policy, call| policy.decide(call));
+        let state = match self.shared.decided(&parts, verdict) {
+            Decided::Denied(response) => {
+                State::Denied { response: Some(response.map(ResponseBody::full)) }
+            }
+            Decided::Allowed { fields, reservation } => {
+                State::allowed(&mut self.inner, (parts, body), fields, reservation)
+            }
+        };
+        ResponseFuture { state }
     }
 }
 
+/// What became of a call.
+#[allow(clippy::large_enum_variant, reason = "taken apart at once, on the way of every call")]
+enum Decided {
+    Denied(Response<Bytes>),
+    Allowed { fields: Rendered, reservation: Option<Reservation<Held>> },
+}
+
+impl Shared {
+    /// Asks about the call that a request is.
+    fn with_call<'p, T>(
+        &'p self,
+        parts: &Parts,
+        ask: impl FnOnce(&'p Policy, &Call<'_>) -> T,
+    ) -> T {
+        let user = self.user.as_ref().and_then(|identify| identify(parts));
+        let llm_tokens = self.llm_tokens.as_ref().and_then(|count| count(parts));
+        let client = client_ip(parts, &self.proxies);
+        let headers = HeadersOf(&parts.headers);
+        let call = Call::new(parts.method.as_str(), parts.uri.path()).with_headers(&headers);
+        let call = client.map_or(call, |ip| call.from_ip(ip));
+        let call = user.as_deref().map_or(call, |user| call.by_user(user));
+        let call = llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens));
+        ask(&self.policy, &call)
+    }
+
+    fn decided(&self, parts: &Parts, verdict: Verdict<'_>) -> Decided {
+        let fields = self.fields.render_knowing(verdict.standings(), Some(&self.whole));
+        match verdict {
+            Verdict::Deny(refusal) => {
+                Decided::Denied(denial::respond_with(&refusal, fields, &parts.headers))
+            }
+            Verdict::Allow(grant) => {
+                Decided::Allowed { fields, reservation: grant.into_reservation() }
+            }
+        }
+    }
+
+    async fn wait_for_decision(self: Arc<Self>, parts: Parts) -> (Parts, Decided) {
+        let verdict = self.with_call(&parts, |policy, call| policy.decide_async(call)).await;
+        let decided = self.decided(&parts, verdict);
+        (parts, decided)
+    }
+}
+
+type Deciding = Pin<Box<dyn Future<Output = (Parts, Decided)> + Send>>;
+
 pin_project! {
     /// The response of a [`RateLimit`] service.
-    pub struct ResponseFuture<F, R> {
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+    {
         #[pin]
-        state: State<F, R>,
+        state: State<S, B, R>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F, R> {
+    enum State<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+    {
+        /// A server is asked.
+        Deciding { deciding: Deciding, inner: Option<S>, body: Option<B> },
         Denied { response: Option<Response<ResponseBody<R>>> },
-        Allowed { #[pin] future: F, fields: Rendered },
+        Allowed { #[pin] future: S::Future, fields: Rendered },
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F, R>
+impl<S, B, R> State<S, B, R>
 where
-    F: Future<Output = Result<Response<R>, E>>,
+    S: Service<Request<B>, Response = Response<R>>,
 {
-    type Output = Result<Response<ResponseBody<R>>, E>;
+    fn allowed(
+        inner: &mut S,
+        (mut parts, body): (Parts, B),
+        fields: Rendered,
+        reservation: Option<Reservation<Held>>,
+    ) -> Self {
+        if let Some(reservation) = reservation {
+            parts.extensions.insert(LlmReservation::new(reservation));
+        }
+        Self::Allowed { future: inner.call(Request::from_parts(parts, body)), fields }
+    }
+}
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Denied { response } => {
-                Poll::Ready(Ok(response.take().expect("polled after it was ready")))
-            }
-            StateProjection::Allowed { future, fields } => {
-                let mut response = ready!(future.poll(context))?;
-                fields.append_to(response.headers_mut());
-                Poll::Ready(Ok(response.map(ResponseBody::inner)))
-            }
+impl<S, B, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Output = Result<Response<ResponseBody<R>>, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let next = match self.as_mut().project().state.project() {
+                StateProjection::Deciding { deciding, inner, body } => {
+                    let (parts, decided) = ready!(deciding.as_mut().poll(context));
+                    let inner = inner.as_mut().zip(body.take());
+                    let (inner, body) = inner.expect("polled after it was ready");
+                    match decided {
+                        Decided::Denied(response) => {
+                            State::Denied { response: Some(response.map(ResponseBody::full)) }
+                        }
+                        Decided::Allowed { fields, reservation } => {
+                            State::allowed(inner, (parts, body), fields, reservation)
+                        }
+                    }
+                }
+                StateProjection::Denied { response } => {
+                    return Poll::Ready(Ok(response.take().expect("polled after it was ready")));
+                }
+                StateProjection::Allowed { future, fields } => {
+                    let mut response = ready!(future.poll(context))?;
+                    fields.append_to(response.headers_mut());
+                    return Poll::Ready(Ok(response.map(ResponseBody::inner)));
+                }
+            };
+            self.as_mut().project().state.set(next);
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Unauthorized,
     BadRequest,
     Upstream,
+    /// The server that counts a limit does not answer.
+    Unavailable,
 }
 
 /// What went wrong.
@@ -82,6 +84,7 @@ impl Told<'_> {
             Kind::Unauthorized => ("invalid_request_error", "invalid_api_key"),
             Kind::BadRequest => ("invalid_request_error", "invalid_request"),
             Kind::Upstream => ("api_error", "upstream_failed"),
+            Kind::Unavailable => ("api_error", "limits_unavailable"),
         };
         json!({ "error": { "message": self.message, "type": kind, "param": null, "code": code } })
     }
@@ -93,7 +96,7 @@ impl Told<'_> {
             Kind::Unauthorized => "authentication_error",
             Kind::BadRequest if status == StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             Kind::BadRequest => "invalid_request_error",
-            Kind::Upstream => "api_error",
+            Kind::Upstream | Kind::Unavailable => "api_error",
         };
         json!({ "type": "error", "error": { "type": kind, "message": self.message } })
     }
@@ -105,7 +108,7 @@ impl Told<'_> {
             Kind::Unauthorized => "UNAUTHENTICATED",
             Kind::BadRequest => "INVALID_ARGUMENT",
             Kind::Upstream if status == StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
-            Kind::Upstream => "UNAVAILABLE",
+            Kind::Upstream | Kind::Unavailable => "UNAVAILABLE",
         };
         let mut details = Vec::new();
         if let Some(limit) = self.limit {

@@ -10,10 +10,10 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tidegate::policy::{Call, CostRule, Reason, Refusal, Rule, Verdict};
+use tidegate::policy::{CostRule, Reason, Refusal, Rule, Verdict};
 use tidegate_tower::{Fields, HeadersOf, Rendered};
 
-use super::{Caller, Denied, Gateway, with_fields};
+use super::{Caller, Denied, Gateway, Known, with_fields};
 use crate::answer::{self, Dialect};
 use crate::llm::{Api, Bill, LlmRequest, Meter, UseTokenizer};
 use crate::metrics::outside;
@@ -36,16 +36,18 @@ impl Gateway {
         (api, model): (Api, Option<String>),
     ) -> Response<Body> {
         let dialect = api.maker().dialect();
-        if let Err(denied) = self.foresee(&parts, caller, dialect) {
+        if let Err(denied) = self.foresee(&parts, caller, dialect).await {
             return *denied;
         }
         let request = match self.read_request(api, model, body).await {
             Ok(request) => request,
             // It is counted as a request, though it is passed on to nobody.
-            Err(problem) => return self.count_and_answer(&parts, caller, *problem, dialect),
+            Err(problem) => {
+                return self.count_and_answer(&parts, caller, *problem, dialect).await;
+            }
         };
         let Reserved { fields, bill, body, hides_usage } =
-            match self.reserve(&parts, caller, request) {
+            match self.reserve(&parts, caller, request).await {
                 Ok(reserved) => reserved,
                 Err(denied) => return *denied,
             };
@@ -63,10 +65,18 @@ impl Gateway {
     }
 
     /// A body is read only for a caller who could be allowed, as far as that is known without it.
-    fn foresee(&self, parts: &Parts, caller: &Caller, dialect: Dialect) -> Result<(), Denied> {
+    async fn foresee(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        dialect: Dialect,
+    ) -> Result<(), Denied> {
         let headers = HeadersOf(&parts.headers);
-        match self.policy.peek(&self.free_call(parts, &headers, caller)) {
-            Verdict::Deny(refusal) if matches!(refusal.reason(), Reason::Limit(_)) => {
+        let peeking = self.policy.peek_async(&self.free().add_to(caller.call(parts, &headers)));
+        match outside(peeking).await {
+            Verdict::Deny(refusal)
+                if matches!(refusal.reason(), Reason::Limit(_) | Reason::Unavailable { .. }) =>
+            {
                 Err(Box::new(self.deny(&refusal, parts, caller, None, dialect)))
             }
             _ => Ok(()),
@@ -74,18 +84,17 @@ impl Gateway {
     }
 
     /// Reserves what a call can use at most, and lowers that where rules want it.
-    fn reserve(
+    async fn reserve(
         &self,
         parts: &Parts,
         caller: &Caller,
         request: LlmRequest,
     ) -> Result<Reserved, Denied> {
-        let headers = HeadersOf(&parts.headers);
         let api = request.api();
-        let mut reserving = Reserving::new(self, request, caller.call(parts, &headers));
+        let mut reserving = Reserving::new(self, request, (parts, caller));
         let (llm_tokens, nanos) = reserving.needed();
         caller.span.asks(api, reserving.request.model(), llm_tokens, nanos);
-        let grant = match reserving.reserve() {
+        let grant = match reserving.reserve().await {
             Verdict::Allow(grant) => grant,
             Verdict::Deny(refusal) => {
                 let (model, dialect) = (reserving.request.model(), api.maker().dialect());
@@ -148,28 +157,33 @@ struct Reserving<'g, 'c> {
     gateway: &'g Gateway,
     request: LlmRequest,
     price: Option<&'g Price>,
-    call: Call<'c>,
+    parts: &'c Parts,
+    caller: &'c Caller,
     ceiling: u64,
 }
 
 impl<'g, 'c> Reserving<'g, 'c> {
-    fn new(gateway: &'g Gateway, mut request: LlmRequest, call: Call<'c>) -> Self {
+    fn new(
+        gateway: &'g Gateway,
+        mut request: LlmRequest,
+        (parts, caller): (&'c Parts, &'c Caller),
+    ) -> Self {
         if gateway.llm.tokenizer == UseTokenizer::Always {
             request.count_input();
         }
         let model = request.model().unwrap_or_default();
         let price = gateway.prices.of(model);
         let ceiling = request.ceiling();
-        Self { gateway, request, price, call, ceiling }
+        Self { gateway, request, price, parts, caller, ceiling }
     }
 
     /// One decision over all layers, all or nothing. Where a budget has less left than the call asks for,
     /// what is asked is lowered and asked again: first the input is counted instead of bounded, then the
     /// ceiling goes down, if all rules that are short want that.
-    fn reserve(&mut self) -> Verdict<'g> {
+    async fn reserve(&mut self) -> Verdict<'g> {
         let mut tries = 0;
         loop {
-            let verdict = self.decide();
+            let verdict = self.decide().await;
             tries += 1;
             let Verdict::Deny(refusal) = &verdict else { return verdict };
             if tries > MOST_TRIES || !matches!(refusal.reason(), Reason::Limit(_)) {
@@ -195,15 +209,15 @@ impl<'g, 'c> Reserving<'g, 'c> {
         (input.saturating_add(output), nanos)
     }
 
-    fn decide(&self) -> Verdict<'g> {
+    async fn decide(&self) -> Verdict<'g> {
         let (llm_tokens, nanos) = self.needed();
-        let call = self.call.with_llm_tokens(llm_tokens);
-        let money = nanos.map(|nanos| self.gateway.prices.money(nanos));
-        let call = money.map_or(call, |money| call.with_money(money));
-        match self.request.model() {
-            Some(model) => self.gateway.ask(&call.on_model(model)),
-            None => self.gateway.ask(&call),
-        }
+        let gateway = self.gateway;
+        let known = Known {
+            llm_tokens: Some(llm_tokens),
+            money: nanos.map(|nanos| gateway.prices.money(nanos)),
+            model: self.request.model(),
+        };
+        gateway.ask(known, self.parts, self.caller).await
     }
 
     /// Whether a rule that counts tokens or money has too little left.
@@ -310,14 +324,14 @@ impl Drop for InFlight {
 
 impl Gateway {
     /// Counts a request that is passed on to nobody, and gives it this answer.
-    fn count_and_answer(
+    async fn count_and_answer(
         &self,
         parts: &Parts,
         caller: &Caller,
         answer: Response<Body>,
         dialect: Dialect,
     ) -> Response<Body> {
-        match self.decide_free(parts, caller, dialect) {
+        match self.decide_free(parts, caller, dialect).await {
             Err(denied) => *denied,
             Ok(allowed) => {
                 if let Some(reservation) = allowed.reservation {

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tidegate::core::Spent;
-use tidegate::{Allowance, Cost, Decision, Denial, Timestamp};
+use tidegate::{Allowance, Clock, Cost, Decision, Denial, Timestamp};
 
 use super::account::{Account, OwnerRef};
 use super::tally::Event;
 use super::{Inner, RemoteLimiter};
 use crate::answer::Answer;
 use crate::server::{Layer, Server, ServerError};
+use tidegate::policy::DecidedBy;
 
 /// One of a limiter's limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LimitId(pub(super) usize);
+pub struct LimitId(pub(crate) usize);
 
 /// One layer of a call: by which limit, who calls, and what it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,18 +42,6 @@ impl<'a> Ask<'a> {
     pub(super) const fn owner(&self) -> OwnerRef<'a> {
         OwnerRef { limit: self.limit.0, caller: self.caller }
     }
-}
-
-/// Who decided on a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DecidedBy {
-    /// The server.
-    Server,
-    /// A lease that this process holds, or a denial that it remembers.
-    Lease,
-    /// The limit's [`WhenDown`](super::WhenDown), since the server did not answer.
-    Fallback,
 }
 
 /// A layer that was decided here.
@@ -157,6 +146,15 @@ impl Inner {
         (layers, None)
     }
 
+    /// Spends what is leased of one layer.
+    pub(super) fn spend_one_here(&self, ask: &Ask<'_>, now: Timestamp) -> Option<Here> {
+        let accounts = self.accounts.pin();
+        let account = accounts.get(&ask.owner())?;
+        account.note_call();
+        let spent = account.leased.spend(ask.cost, now)?;
+        Some(Here { account: account.clone(), spent })
+    }
+
     async fn decide_with_server(self: &Arc<Self>, asks: &[Ask<'_>]) -> Result<Answer, ServerError> {
         check(asks)?;
         let now = self.clock.now();
@@ -183,7 +181,8 @@ impl Inner {
             Ok(decisions) => (decisions, DecidedBy::Server),
             Err(error) if error.is_outage() => {
                 self.tally.note(Event::without_server);
-                (self.decide_without_server(asks, &layers), DecidedBy::Fallback)
+                let now = self.share_clock.now();
+                (self.decide_without_server(asks, &layers, true, now), DecidedBy::Fallback)
             }
             Err(error) => {
                 undo(asks, &layers);
@@ -215,7 +214,7 @@ impl Inner {
 
     /// One answer of what was decided here and elsewhere. When a layer elsewhere denies, what was spent
     /// here is given back.
-    fn join(
+    pub(super) fn join(
         &self,
         asks: &[Ask<'_>],
         layers: Layers,
@@ -240,8 +239,15 @@ impl Inner {
         answer
     }
 
-    /// Decides on the layers that the server would have decided on: all or nothing.
-    fn decide_without_server(&self, asks: &[Ask<'_>], layers: &Layers) -> SmallVec<[Decision; 4]> {
+    /// Decides on the layers that the server would have decided on: all or nothing. Charges them if so, and
+    /// if it `charges`.
+    pub(super) fn decide_without_server(
+        &self,
+        asks: &[Ask<'_>],
+        layers: &Layers,
+        charges: bool,
+        now: Timestamp,
+    ) -> SmallVec<[Decision; 4]> {
         let missing =
             asks.iter().zip(layers).filter(|(_, here)| here.is_none()).map(|(ask, _)| ask);
         let share = |ask: &Ask<'_>| &self.limits[ask.limit.0].share;
@@ -249,7 +255,7 @@ impl Inner {
         let mut charged: SmallVec<[&Ask<'_>; 4]> = SmallVec::new();
         let mut is_denied = false;
         for ask in missing {
-            let decision = share(ask).decide(ask.caller, ask.cost);
+            let decision = share(ask).decide(ask.caller, ask.cost, charges, now);
             let decision = decision.unwrap_or_else(|| closed(self.retry()));
             if decision.is_allow() {
                 charged.push(ask);
@@ -258,8 +264,8 @@ impl Inner {
             }
             decisions.push(decision);
         }
-        if is_denied {
-            charged.iter().for_each(|ask| share(ask).undo(ask.caller, ask.cost));
+        if is_denied && charges {
+            charged.iter().for_each(|ask| share(ask).undo(ask.caller, ask.cost, now));
         }
         decisions
     }
@@ -280,9 +286,17 @@ fn allowed_here(spent: Spent) -> Decision {
 }
 
 fn answer_here(asks: &[Ask<'_>], decisions: impl IntoIterator<Item = Decision>) -> Answer {
+    answer_by(asks, decisions, DecidedBy::Lease)
+}
+
+pub(super) fn answer_by(
+    asks: &[Ask<'_>],
+    decisions: impl IntoIterator<Item = Decision>,
+    by: DecidedBy,
+) -> Answer {
     let enforced = asks.iter().enumerate();
     let enforced = enforced.fold(0, |all, (index, ask)| all | u64::from(!ask.dry_run) << index);
-    let decided_by = asks.iter().map(|_| DecidedBy::Lease).collect();
+    let decided_by = asks.iter().map(|_| by).collect();
     Answer { decisions: decisions.into_iter().collect(), enforced, decided_by }
 }
 
@@ -293,7 +307,7 @@ pub(super) fn undo(asks: &[Ask<'_>], layers: &[Option<Here>]) -> u64 {
     lost.map(|(cost, _)| cost.units()).sum()
 }
 
-fn check(asks: &[Ask<'_>]) -> Result<(), ServerError> {
+pub(super) fn check(asks: &[Ask<'_>]) -> Result<(), ServerError> {
     if asks.is_empty() {
         return Err(ServerError::NoLayers);
     }

@@ -1,4 +1,4 @@
-//! [`LeaseRules`] and [`WhenDown`]: what a limit says about leases, and about a server that is down.
+//! [`LeaseRules`]: what a limit says about leases.
 
 use std::fmt;
 use std::time::Duration;
@@ -92,20 +92,3 @@ impl fmt::Display for LeaseError {
 }
 
 impl std::error::Error for LeaseError {}
-
-/// What a limit says when the server does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum WhenDown {
-    /// No call goes on.
-    #[default]
-    Deny,
-    /// Each call goes on, as if there were no such limit.
-    Allow,
-    /// Each process admits its share of the limit on its own: one of so many. In a window in which the
-    /// server goes away, up to twice the limit is admitted: what the server had, and the shares.
-    Share {
-        /// The number of processes.
-        of: u64,
-    },
-}

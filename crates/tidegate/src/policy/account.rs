@@ -45,6 +45,9 @@ impl Policy {
             let names = self.rules().iter().map(|rule| rule.name().to_owned()).collect();
             AccountError::NoSuchRule { name: rule.to_owned(), names }
         })?;
+        if rule.engine().is_some() {
+            return Err(AccountError::OnEngine { rule: rule.name().to_owned() });
+        }
         match rule.key_of(call) {
             (key, None) => Ok(RuleAccount { policy: self, rule, key }),
             (_, Some(part)) => {
@@ -176,6 +179,11 @@ pub enum AccountError {
         /// The part.
         part: KeyPart,
     },
+    /// The rule's state is on an [`Engine`](super::Engine), not in this process.
+    OnEngine {
+        /// The rule.
+        rule: String,
+    },
 }
 
 impl fmt::Display for AccountError {
@@ -184,6 +192,10 @@ impl fmt::Display for AccountError {
             Self::NoSuchRule { name, names } => {
                 write!(f, "there is no rule `{name}`; the rules are `{}`", names.join("`, `"))
             }
+            Self::OnEngine { rule } => write!(
+                f,
+                "the state of the rule `{rule}` is on a server that machines share, and can be looked at only there"
+            ),
             Self::MissingKey { rule, part } => {
                 write!(f, "the rule `{rule}` tells callers apart by `{part}`; say which")
             }

@@ -23,6 +23,10 @@
 //! # reservation_expires_s = 3600        # llm-tokens and money, state in a file: when what a dead process
 //! #                                     # had reserved comes back
 //! # dry_run = false                     # true: counted and reported, never enforced
+//! # For rules that machines share, where there is a server for them:
+//! # backend = "redis"                     # the default then; or local: each process for itself
+//! # when_down = "deny"                    # or allow, or "share of 4": what each of 4 processes allows alone
+//! # lease = true                          # or false (default), or the most milliseconds that a lease lasts
 //! ```
 
 use std::fmt;
@@ -34,6 +38,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use tidegate_core::WhenFull;
 pub use toml::Spanned;
 
+use super::engine::{Backend, OnEngine};
 use super::rule::Place;
 use super::source::{FileError, Source, sorted};
 use super::{CostRule, KeyPart, Match, MissingKey, PathPattern, Policy, Rule, WhenShort};
@@ -117,6 +122,9 @@ pub struct RuleSpec {
     debt: Option<Spanned<bool>>,
     #[serde(default)]
     dry_run: bool,
+    backend: Option<Spanned<String>>,
+    when_down: Option<Spanned<String>>,
+    lease: Option<Spanned<LeaseSpec>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -155,7 +163,7 @@ impl RuleSpec {
         source: &Source<'_>,
         shared: &SharedFile,
     ) -> Result<Policy, FileError> {
-        let place = Place { shared: Some(shared), former: None };
+        let place = Place { shared: Some(shared), ..Place::default() };
         Self::build_policy(rules, source, place, shared.clock()).map_err(first)
     }
 
@@ -171,7 +179,22 @@ impl RuleSpec {
         shared: Option<&SharedFile>,
         former: Option<&Policy>,
     ) -> Result<Policy, Vec<FileError>> {
-        let place = Place { shared, former };
+        Self::reload_on(rules, source, shared, former, None)
+    }
+
+    /// As [`reload`](Self::reload), with the rules that do not say `backend = "local"` on the engine that
+    /// `backend` makes, where there is one. Such rules always go on, by name and limit.
+    ///
+    /// # Errors
+    /// As [`reload`](Self::reload), and when the backend cannot keep a rule.
+    pub fn reload_on(
+        rules: &[Spanned<Self>],
+        source: &Source<'_>,
+        shared: Option<&SharedFile>,
+        former: Option<&Policy>,
+        backend: Option<&dyn Backend>,
+    ) -> Result<Policy, Vec<FileError>> {
+        let place = Place { shared, former, backend };
         match shared {
             None => Self::build_policy(rules, source, place, SystemClock::new()),
             Some(shared) => Self::build_policy(rules, source, place, shared.clock()),
@@ -193,7 +216,69 @@ impl RuleSpec {
             return Err(wrong.0);
         }
         let last = rules.last().map_or(0..0, |rule| rule.get_ref().name.span());
-        Policy::with_clock(built, clock).map_err(|error| vec![source.error(last, "rule", &error)])
+        let elsewhere: Vec<&Rule> = built.iter().filter(|rule| rule.engine().is_some()).collect();
+        let engine = match place.backend {
+            Some(backend) if !elsewhere.is_empty() => backend.engine(&elsewhere).map(Some),
+            _ => Ok(None),
+        };
+        let engine = engine.map_err(|error| vec![source.error(last.clone(), "rule", &error)])?;
+        Policy::build(built, clock, engine)
+            .map_err(|error| vec![source.error(last, "rule", &error)])
+    }
+
+    /// What the rule says about the engine that it is on, if it is on one.
+    fn on_engine(
+        &self,
+        source: &Source<'_>,
+        place: Place<'_>,
+        wrong: &mut Wrong,
+    ) -> Option<Option<OnEngine>> {
+        let name = place.backend.map(Backend::name);
+        let is_local = match &self.backend {
+            None => name.is_none(),
+            Some(text) if text.get_ref() == "local" => true,
+            Some(text) if Some(text.get_ref().as_str()) == name => false,
+            Some(text) => {
+                let message = match name {
+                    None => format!(
+                        "`{}` is not known here; use `local`, or say in a section of its own where the server is",
+                        text.get_ref()
+                    ),
+                    Some(name) => {
+                        format!("`{}` is not known; use `{name}` or `local`", text.get_ref())
+                    }
+                };
+                wrong.note::<()>(Err(self.error(source, text, "backend", &message)))?;
+                true
+            }
+        };
+        if is_local {
+            let spans = [
+                ("when_down", self.when_down.as_ref().map(Spanned::span)),
+                ("lease", self.lease.as_ref().map(Spanned::span)),
+            ];
+            for (field, span) in spans {
+                let Some(span) = span else { continue };
+                let message = "is for rules on a server that machines share, and this one is local";
+                wrong.note::<()>(Err(self.error_at(source, span, field, &message)))?;
+            }
+            return Some(None);
+        }
+        if let Some(seconds) = &self.reservation_expires_s {
+            let message = "is for rules in a file; what is reserved on a server stays charged when its process dies";
+            let error = self.error(source, seconds, "reservation_expires_s", &message);
+            wrong.note::<()>(Err(error))?;
+        }
+        let when_down = match &self.when_down {
+            None => super::WhenDown::default(),
+            Some(text) => wrong.note(
+                text.get_ref()
+                    .parse()
+                    .map_err(|error| self.error(source, text, "when_down", &error)),
+            )?,
+        };
+        let lease = self.lease.as_ref().and_then(|lease| lease.get_ref().0);
+        Some(Some(OnEngine { when_down, lease }))
     }
 
     /// The rule, or what is wrong with it.
@@ -215,10 +300,15 @@ impl RuleSpec {
         let lifetime = wrong.note(self.lifetime(source, (limit.as_ref(), cost), place.shared));
         let (when_short, debt) = self.shortage(source, cost);
         let (when_short, debt) = (wrong.note(when_short), wrong.note(debt));
+        let engine = self.on_engine(source, place, wrong);
         let key = key.into_iter().collect::<Option<Vec<_>>>()?;
 
+        let (engine, limit) = (engine?, limit?);
         let keys = self.keys.as_ref().map_or(Rule::DEFAULT_KEYS, |keys| *keys.get_ref());
-        let rule = Rule::placed(self.name.get_ref(), limit?, key, keys, place);
+        let rule = match engine {
+            None => Rule::placed(self.name.get_ref(), limit, key, keys, place),
+            Some(engine) => Rule::on_engine(self.name.get_ref(), limit, key, engine),
+        };
         let rule = wrong.note(rule.map_err(|error| {
             let span = self.keys.as_ref().map_or(self.name.span(), Spanned::span);
             self.error_at(source, span, error.field(), &error)
@@ -236,12 +326,17 @@ impl RuleSpec {
             )?,
         };
         let rule = match (place.shared, lifetime?) {
-            (Some(file), Some(lifetime)) => wrong.note(
+            (Some(file), Some(lifetime)) if engine.is_none() => wrong.note(
                 rule.with_expiring_reservations(file, lifetime)
                     .map_err(|error| self.error(source, &self.name, error.field(), &error)),
             )?,
             _ => rule,
         };
+        if let (Some(backend), Some(_)) = (place.backend, engine) {
+            let checked = backend.check(&rule);
+            wrong
+                .note(checked.map_err(|error| self.error(source, &self.limit, "limit", &error)))?;
+        }
         let rule = rule.when_short(when_short?);
         let rule = if debt? { rule } else { rule.without_debt() };
         Some(if self.dry_run { rule.dry_run() } else { rule })
@@ -445,6 +540,42 @@ impl RuleSpec {
 
 const ONLY_RESERVING: &str =
     "is for rules with `cost = \"llm-tokens\"` or `\"money\"`, which reserve";
+
+/// How long leases of a rule last at most, if there are any: `true`, `false`, or milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct LeaseSpec(Option<Duration>);
+
+/// How long a lease lasts at most, unless it is said otherwise.
+const LEASE: Duration = Duration::from_millis(500);
+
+impl<'de> Deserialize<'de> for LeaseSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LeaseVisitor;
+
+        impl Visitor<'_> for LeaseVisitor {
+            type Value = LeaseSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true`, `false` or a number of milliseconds from 10")
+            }
+
+            fn visit_bool<E>(self, leases: bool) -> Result<LeaseSpec, E> {
+                Ok(LeaseSpec(leases.then_some(LEASE)))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, millis: i64) -> Result<LeaseSpec, E> {
+                match u64::try_from(millis) {
+                    Ok(millis) if millis >= 10 => {
+                        Ok(LeaseSpec(Some(Duration::from_millis(millis))))
+                    }
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Signed(millis), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(LeaseVisitor)
+    }
+}
 
 /// A text, or a list of them.
 #[derive(Debug)]

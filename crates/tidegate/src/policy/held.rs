@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tidegate_core::{Cost, HoldId, Key, Timestamp};
 
-use super::{CostRule, Inner};
+use super::{CostRule, EngineHold, Inner};
 use crate::reservation::{Ledger, Reservation};
 
 /// The accounts that a [`Reservation`] was charged to: one for each rule that counts LLM tokens, money or
@@ -21,7 +21,15 @@ use crate::reservation::{Ledger, Reservation};
 pub struct Held {
     policy: Arc<Inner>,
     accounts: SmallVec<[Account; 2]>,
+    /// What an engine holds.
+    on_hold: Option<OnHold>,
     usage: Option<Usage>,
+}
+
+/// What an engine charged by an estimate, and by which rules.
+pub(super) struct OnHold {
+    pub(super) hold: Arc<dyn EngineHold>,
+    pub(super) charged: SmallVec<[(usize, Cost); 2]>,
 }
 
 /// What a call really used.
@@ -44,33 +52,38 @@ pub(super) struct Account {
 }
 
 impl Held {
-    pub(super) fn new(policy: Arc<Inner>, accounts: impl IntoIterator<Item = Account>) -> Self {
-        Self { policy, accounts: accounts.into_iter().collect(), usage: None }
+    pub(super) fn new(
+        policy: Arc<Inner>,
+        accounts: impl IntoIterator<Item = Account>,
+        on_hold: Option<OnHold>,
+    ) -> Self {
+        Self { policy, accounts: accounts.into_iter().collect(), on_hold, usage: None }
+    }
+
+    /// By what each rule counts, and what it was charged.
+    fn charges(&self) -> impl Iterator<Item = (CostRule, Cost)> {
+        let here = self.accounts.iter().map(|account| (account.rule, account.charged));
+        let elsewhere = self.on_hold.iter().flat_map(|on_hold| on_hold.charged.iter().copied());
+        here.chain(elsewhere).map(|(rule, charged)| (self.policy.rules[rule].cost(), charged))
     }
 
     /// What was charged by the first rule that counts LLM tokens, or else by the first that counts money.
     pub(super) fn estimate(&self) -> Cost {
-        let of = |counts: fn(CostRule) -> bool| {
-            self.accounts.iter().find(|account| counts(self.cost_rule(account)))
-        };
+        let of =
+            |counts: fn(CostRule) -> bool| self.charges().find(|(cost_rule, _)| counts(*cost_rule));
         let first = of(|cost| cost == CostRule::LlmTokens)
             .or_else(|| of(|cost| matches!(cost, CostRule::Money(_))));
-        first.map_or(Cost::ZERO, |account| account.charged)
+        first.map_or(Cost::ZERO, |(_, charged)| charged)
     }
 
-    fn cost_rule(&self, account: &Account) -> CostRule {
-        self.policy.rules[account.rule].cost()
-    }
-
-    /// What was used of an account, when `used` was of the estimate.
-    fn used(&self, account: &Account, used: Cost) -> Cost {
-        let counts_tokens =
-            || self.accounts.iter().any(|other| self.cost_rule(other) == CostRule::LlmTokens);
-        match (self.cost_rule(account), self.usage) {
+    /// What was used of a charge, when `used` was of the estimate.
+    fn used(&self, (cost_rule, charged): (CostRule, Cost), used: Cost) -> Cost {
+        let counts_tokens = || self.charges().any(|(other, _)| other == CostRule::LlmTokens);
+        match (cost_rule, self.usage) {
             (CostRule::Fixed(_), _) => Cost::ZERO,
             (CostRule::LlmTokens, Some(usage)) => Cost::new(usage.llm_tokens),
             (CostRule::Money(_), Some(usage)) => Cost::new(usage.nanos),
-            (CostRule::Money(_), None) if counts_tokens() && used != Cost::ZERO => account.charged,
+            (CostRule::Money(_), None) if counts_tokens() && used != Cost::ZERO => charged,
             (CostRule::LlmTokens | CostRule::Money(_), None) => used,
         }
     }
@@ -89,8 +102,16 @@ impl Ledger for Held {
         let now = self.policy.clock.now();
         for account in &self.accounts {
             let rule = &self.policy.rules[account.rule];
-            let used = self.used(account, used);
+            let used = self.used((rule.cost(), account.charged), used);
             rule.settle((account.key, account.hold), account.charged, used, (charged_at, now));
+        }
+        if let Some(on_hold) = &self.on_hold {
+            let settled = on_hold.charged.iter().map(|(rule, charged)| {
+                let rule = &self.policy.rules[*rule];
+                rule.count_end(*charged);
+                self.used((rule.cost(), *charged), used)
+            });
+            on_hold.hold.settle(&settled.collect::<SmallVec<[Cost; 2]>>());
         }
     }
 }

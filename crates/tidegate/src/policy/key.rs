@@ -7,6 +7,7 @@ use std::str::FromStr;
 use tidegate_core::Key;
 
 use super::Call;
+use super::engine::Caller;
 use crate::client;
 
 /// One part of a rule's key. With several parts, each combination of values has a limit of its own.
@@ -93,6 +94,25 @@ pub(super) fn key_of<'p>(
         value.hash(&mut state);
     }
     (Key::from_hash(state.finish()), missing)
+}
+
+/// The key of a call, as an engine has it: the same in all processes. The engine's own keys are hashes of it.
+pub(super) fn caller_of(parts: &[KeyPart], call: &Call<'_>, ipv6_prefix: u8) -> Caller {
+    let mut caller = Caller::default();
+    for part in parts {
+        match part.value(call, ipv6_prefix) {
+            Some(Value::Ip(ip)) => caller.push("ip", &ip.to_string()),
+            Some(Value::User(text)) => caller.push("user", text),
+            Some(Value::Team(text)) => caller.push("team", text),
+            Some(Value::ApiKey(text)) => caller.push("api-key", text),
+            Some(Value::Model(text)) => caller.push("model", text),
+            Some(Value::Route(text)) => caller.push("route", text),
+            Some(Value::Header(text)) => caller.push("header", text),
+            Some(Value::Global) => caller.push("global", ""),
+            Some(Value::Missing) | None => caller.push("none", ""),
+        }
+    }
+    caller
 }
 
 /// Headers whose values are secrets.

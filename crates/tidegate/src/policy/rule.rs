@@ -10,7 +10,8 @@ use tidegate_core::{
     Cost, Decision, Denial, Held, HoldId, Key, Protocol, Seat, Table, Tally, Timestamp, WhenFull,
 };
 
-use super::key::{key_of, text_of};
+use super::engine::{Backend, EngineAsk, OnEngine};
+use super::key::{caller_of, key_of, text_of};
 use super::{Call, KeyPart, Match, MissingKey, Policy, Reason, words};
 use crate::limit::Limit;
 use crate::memory::Memory;
@@ -46,6 +47,8 @@ pub struct Rule {
     hasher: RandomState,
     expiring: Option<Expiring>,
     counts: Arc<Counts>,
+    /// That its state is on an engine. Then the table here only makes keys.
+    engine: Option<OnEngine>,
 }
 
 /// What a rule of one name and limit has counted, in this process.
@@ -67,6 +70,8 @@ pub(super) struct Place<'a> {
     pub(super) shared: Option<&'a SharedFile>,
     /// The policy whose rules go on, where they are the same.
     pub(super) former: Option<&'a Policy>,
+    /// What keeps the rules that are not said to be this process's own.
+    pub(super) backend: Option<&'a dyn Backend>,
 }
 
 /// That a rule's reservations expire: the notes of them, and how long they may take.
@@ -207,7 +212,7 @@ impl Rule {
         keys: usize,
         file: &SharedFile,
     ) -> Result<Self, RuleError> {
-        Self::placed(name, limit, key, keys, Place { shared: Some(file), former: None })
+        Self::placed(name, limit, key, keys, Place { shared: Some(file), ..Place::default() })
     }
 
     fn in_memory(
@@ -234,7 +239,21 @@ impl Rule {
             hasher,
             expiring: None,
             counts: Arc::default(),
+            engine: None,
         }
+    }
+
+    /// A rule whose state is on an engine. It needs no room for keys here.
+    pub(super) fn on_engine(
+        name: &str,
+        limit: Limit,
+        key: impl IntoIterator<Item = KeyPart>,
+        engine: OnEngine,
+    ) -> Result<Self, RuleError> {
+        let key = check(name, key, 1)?;
+        let memory = Self::fresh_memory(&limit, 1)?;
+        let rule = Self::in_memory(name, limit, key, memory, RandomState::new());
+        Ok(Self { engine: Some(engine), ..rule })
     }
 
     /// The same rule, only for some calls.
@@ -404,6 +423,24 @@ impl Rule {
         }
     }
 
+    /// That its state is on an [`Engine`](super::Engine) which many machines share, and what it says about
+    /// that; `None` when it is in this process, or a file.
+    #[must_use]
+    pub const fn engine(&self) -> Option<OnEngine> {
+        self.engine
+    }
+
+    /// What the rule asks the engine about a call, as the rule of this place among the engine's.
+    pub(super) fn engine_ask(&self, place: usize, call: &Call<'_>, cost: Cost) -> EngineAsk {
+        EngineAsk {
+            rule: place,
+            caller: caller_of(&self.key, call, self.ipv6_prefix),
+            cost,
+            dry_run: self.dry_run,
+            is_settled_later: self.is_settled_later(),
+        }
+    }
+
     /// What it means, in plain words.
     #[must_use]
     pub fn in_words(&self) -> impl fmt::Display + '_ {
@@ -513,10 +550,21 @@ impl Rule {
         self.table.refund(applied.seat.key(), applied.cost, charged_at, now);
     }
 
+    /// Counts an open reservation.
+    pub(super) fn count_reservation(&self, reserved: Cost) {
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        self.counts.held.fetch_add(reserved.units(), Ordering::Relaxed);
+    }
+
+    /// Counts that a reservation has ended.
+    pub(super) fn count_end(&self, reserved: Cost) {
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.counts.held.fetch_sub(reserved.units(), Ordering::Relaxed);
+    }
+
     /// Notes what was reserved, if that expires and there is room for a note.
     pub(super) fn note_reservation(&self, applied: &Applied, now: Timestamp) -> Option<HoldId> {
-        self.counts.open.fetch_add(1, Ordering::Relaxed);
-        self.counts.held.fetch_add(applied.cost.units(), Ordering::Relaxed);
+        self.count_reservation(applied.cost);
         let Expiring { notes, lifetime } = self.expiring.as_ref()?;
         let held = Held { key: applied.seat.key(), cost: applied.cost, charged_at: now };
         notes.note(&self.table, held, now + *lifetime)
@@ -530,8 +578,7 @@ impl Rule {
         used: Cost,
         times: (Timestamp, Timestamp),
     ) {
-        self.counts.open.fetch_sub(1, Ordering::Relaxed);
-        self.counts.held.fetch_sub(reserved.units(), Ordering::Relaxed);
+        self.count_end(reserved);
         let end = |expiring: &Expiring| expiring.notes.end(hold, reserved);
         let charged = self.expiring.as_ref().map_or(reserved, end);
         book_in(&self.table, key, charged, used, times);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_core::{Allowance, Cost, Decision, Denial, Key, Retry, Timestamp};
 
+use super::engine::{DecidedBy, Told};
 use super::rule::Applied;
 use super::{Held, KeyPart, Rule};
 use crate::reservation::Reservation;
@@ -79,6 +80,12 @@ pub enum Reason<'p> {
     MissingKey(&'p KeyPart),
     /// The rule counts LLM tokens, and the call does not say how many.
     MissingCost,
+    /// The rule is on an [`Engine`](super::Engine) that does not answer, and
+    /// [denies](super::WhenDown::Deny) then. It is not known whether the limit is spent.
+    Unavailable {
+        /// When it may be worth to come again.
+        retry_after: Duration,
+    },
 }
 
 impl<'p> Refusal<'p> {
@@ -103,6 +110,7 @@ impl<'p> Refusal<'p> {
     pub const fn retry(&self) -> Retry {
         match self.reason {
             Reason::Limit(denial) => denial.retry(),
+            Reason::Unavailable { retry_after } => Retry::After(retry_after),
             Reason::MissingKey(_) | Reason::MissingCost => Retry::Never,
         }
     }
@@ -125,6 +133,8 @@ pub struct Standing<'p> {
     /// What was foreseen, not charged, and is told as if it were.
     pub(super) foreseen: Cost,
     pub(super) now: Timestamp,
+    /// What an engine told of it.
+    pub(super) told: Option<Told>,
 }
 
 impl<'p> Standing<'p> {
@@ -140,12 +150,19 @@ impl<'p> Standing<'p> {
         self.applied.seat.key()
     }
 
+    /// Who decided on it.
+    #[must_use]
+    pub fn decided_by(&self) -> DecidedBy {
+        self.told.map_or(DecidedBy::Process, |told| told.by)
+    }
+
     /// What the rule decided. In a denied call, a rule that would have allowed it stands as it did
     /// before.
     pub fn decision(&self) -> Decision {
-        match self.denial {
-            Some(denial) => Decision::Deny(denial),
-            None => {
+        match (self.denial, self.told) {
+            (Some(denial), _) => Decision::Deny(denial),
+            (None, Some(told)) => told.decision,
+            (None, None) => {
                 let standing = self.peek(0);
                 let reset_after_ns = standing.reset_after().as_nanos() as u64;
                 Decision::Allow(Allowance::new(standing.remaining(), reset_after_ns))
@@ -156,9 +173,10 @@ impl<'p> Standing<'p> {
     /// The units still free.
     #[must_use]
     pub fn remaining(&self) -> u64 {
-        match &self.denial {
-            Some(denial) => denial.remaining(),
-            None => self.peek(0).remaining(),
+        match (&self.denial, &self.told) {
+            (Some(denial), _) => denial.remaining(),
+            (None, Some(told)) => told.decision.remaining(),
+            (None, None) => self.peek(0).remaining(),
         }
     }
 
@@ -168,7 +186,8 @@ impl<'p> Standing<'p> {
         self.decision().reset_after()
     }
 
-    /// The time until one more unit is free than now; `None` when all of them are.
+    /// The time until one more unit is free than now; `None` when all of them are. Of a rule on an engine,
+    /// which told only when all are, it may be sooner.
     #[must_use]
     pub fn more_after(&self) -> Option<Duration> {
         self.more_after_having(self.remaining())
@@ -177,6 +196,13 @@ impl<'p> Standing<'p> {
     /// As [`more_after`](Self::more_after), for who knows the units that [remain](Self::remaining).
     #[must_use]
     pub fn more_after_having(&self, remaining: u64) -> Option<Duration> {
+        if let Some(told) = &self.told {
+            let reset_after = told.decision.reset_after();
+            return match told.decision.denial().map(|denial| denial.retry()) {
+                Some(Retry::After(wait)) => Some(wait),
+                _ => Some(reset_after).filter(|wait| !wait.is_zero()),
+            };
+        }
         match self.peek(remaining.saturating_add(1)) {
             Decision::Allow(_) => Some(Duration::ZERO),
             Decision::Deny(denial) => match denial.retry() {

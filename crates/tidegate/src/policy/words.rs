@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{CostRule, KeyPart, Match, MissingKey, Rule};
+use super::{CostRule, KeyPart, Match, MissingKey, Rule, WhenDown};
 use crate::limit::AlgorithmName;
 use crate::money::Money;
 
@@ -22,6 +22,20 @@ pub(super) fn write(rule: &Rule, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             MissingKey::Skip => "are not limited by this rule",
         };
         write!(f, " Calls without {missing} {then}.")?;
+    }
+    if let Some(engine) = rule.engine() {
+        f.write_str(" Counted on the server that all machines share")?;
+        if engine.lease.is_some() {
+            f.write_str(", which leases units to those that have many calls")?;
+        }
+        match engine.when_down {
+            WhenDown::Deny => f.write_str("; while it does not answer, calls are denied.")?,
+            WhenDown::Allow => f.write_str("; while it does not answer, all calls pass.")?,
+            WhenDown::Share { of } => write!(
+                f,
+                "; while it does not answer, each process allows 1/{of} of that by itself."
+            )?,
+        }
     }
     if rule.is_dry_run() {
         f.write_str(" Dry run: what it would deny is counted, and passes.")?;

@@ -1,0 +1,244 @@
+//! Deciding with an engine: this process's rules first, then the engine's, all or nothing.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tidegate_core::{Cost, Decision, Denial, Retry, Timestamp};
+
+use super::engine::{DecidedBy, EngineAnswer, EngineAsk, EngineHold};
+use super::held::OnHold;
+use super::rule::Applies;
+use super::{
+    Call, Denied, Grant, Layers, Policy, Reason, Refusal, Standing, Told, Verdict, WhenDown,
+    charge_in_order, path, verdict,
+};
+
+/// The layers of a call whose rules are on the engine, and what they ask it.
+struct Elsewhere<'p> {
+    layers: Layers<'p>,
+    asks: SmallVec<[EngineAsk; 4]>,
+}
+
+/// What was charged here for a call that the engine decides on still: taken back, unless it is kept. So a
+/// call whose caller goes away while the engine is asked is charged by no rule of this process.
+struct Charges<'p> {
+    layers: Layers<'p>,
+    now: Timestamp,
+}
+
+impl<'p> Charges<'p> {
+    fn keep(mut self) -> Layers<'p> {
+        std::mem::take(&mut self.layers)
+    }
+}
+
+impl Drop for Charges<'_> {
+    fn drop(&mut self) {
+        for layer in self.layers.iter().filter(|layer| !layer.rule.is_dry_run()) {
+            layer.rule.refund(&layer.applied, self.now, self.now);
+        }
+    }
+}
+
+impl Policy {
+    /// Whether the call may go on; charges it to every rule that applies if so. As
+    /// [`decide`](Self::decide), also with rules on an [`Engine`], for which it waits; without one it is
+    /// done at once.
+    ///
+    /// Dropped while it waits, it charges no rule of this process; the engine may charge its rules still.
+    pub fn decide_async<'p>(
+        &'p self,
+        call: &Call<'_>,
+    ) -> impl Future<Output = Verdict<'p>> + Send + use<'p> {
+        let begun = match self.inner.engine.clone() {
+            None => Err(self.decide(call)),
+            Some(engine) => self.begin(call, true).map(|begun| (engine, begun)),
+        };
+        async move {
+            let (engine, (layers, elsewhere, now)) = match begun {
+                Err(verdict) => return verdict,
+                Ok(begun) => begun,
+            };
+            let charges = Charges { layers, now };
+            if elsewhere.asks.is_empty() {
+                return self.allow(charges.keep(), None, now);
+            }
+            let reserves =
+                elsewhere.asks.iter().any(|ask| ask.is_settled_later && ask.cost != Cost::ZERO);
+            let here = if reserves { None } else { engine.decide_here(&elsewhere.asks) };
+            let answer = match here {
+                Some(answer) => answer,
+                None => engine.decide(&elsewhere.asks).await,
+            };
+            match elsewhere.told(self, answer) {
+                Ok((others, hold)) => {
+                    let layers = in_order(self, charges.keep(), others);
+                    self.allow(layers, hold, now)
+                }
+                Err((denied, others)) => {
+                    let layers = charges.layers.clone();
+                    drop(charges);
+                    refuse(denied, in_order(self, layers, others))
+                }
+            }
+        }
+    }
+
+    /// What [`decide_async`](Self::decide_async) would answer. Charges nothing.
+    pub fn peek_async<'p>(
+        &'p self,
+        call: &Call<'_>,
+    ) -> impl Future<Output = Verdict<'p>> + Send + use<'p> {
+        let begun = match self.inner.engine.clone() {
+            None => Err(self.peek(call)),
+            Some(engine) => self.begin(call, false).map(|begun| (engine, begun)),
+        };
+        async move {
+            let (engine, (mut layers, elsewhere, _)) = match begun {
+                Err(verdict) => return verdict,
+                Ok(begun) => begun,
+            };
+            layers.iter_mut().for_each(|layer| layer.foreseen = layer.applied.cost);
+            if elsewhere.asks.is_empty() {
+                return Verdict::Allow(Grant::new(layers, None));
+            }
+            let answer = engine.peek(&elsewhere.asks).await;
+            match elsewhere.told(self, answer) {
+                Ok((others, _)) => Verdict::Allow(Grant::new(in_order(self, layers, others), None)),
+                Err((denied, others)) => {
+                    layers.iter_mut().for_each(|layer| layer.foreseen = Cost::ZERO);
+                    refuse(denied, in_order(self, layers, others))
+                }
+            }
+        }
+    }
+
+    /// Waits until what calls have settled is booked, and gives back what is leased from an engine: before
+    /// the process ends. Does nothing without one.
+    pub async fn finish(&self) {
+        if let Some(engine) = &self.inner.engine {
+            engine.finish().await;
+        }
+    }
+
+    /// Asks the rules of this process, and charges them if `charges`; and says what to ask the engine.
+    #[allow(
+        clippy::type_complexity,
+        clippy::result_large_err,
+        reason = "moved once, to one caller"
+    )]
+    fn begin(
+        &self,
+        call: &Call<'_>,
+        charges: bool,
+    ) -> Result<(Layers<'_>, Elsewhere<'_>, Timestamp), Verdict<'_>> {
+        let now = self.inner.clock.now();
+        let mut layers = Layers::new();
+        let mut denied = self.ask(call, now, &mut layers);
+        let mut elsewhere = Elsewhere { layers: Layers::new(), asks: SmallVec::new() };
+        if denied.is_none() {
+            denied = self.ask_elsewhere(call, now, &mut elsewhere).err();
+        }
+        if denied.is_none() && charges {
+            denied = charge_in_order(&mut layers, now).err();
+        }
+        match denied {
+            None => Ok((layers, elsewhere, now)),
+            Some((rule, _)) if charges && rule.look_for_expired(now) => self.begin(call, charges),
+            Some(denied) => Err(refuse(denied, layers)),
+        }
+    }
+
+    fn ask_elsewhere<'p>(
+        &'p self,
+        call: &Call<'_>,
+        now: Timestamp,
+        elsewhere: &mut Elsewhere<'p>,
+    ) -> Result<(), Denied<'p>> {
+        let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
+        let rules = self.inner.rules.iter().filter(|rule| rule.engine().is_some());
+        for (place, rule) in rules.enumerate() {
+            let applied = match rule.applies(call, path.as_deref()) {
+                Applies::Yes(applied) => applied,
+                Applies::Missing(reason) if !rule.is_dry_run() => return Err((rule, reason)),
+                Applies::Missing(_) | Applies::No => continue,
+            };
+            elsewhere.asks.push(rule.engine_ask(place, call, applied.cost));
+            elsewhere.layers.push(Standing {
+                rule,
+                applied,
+                denial: None,
+                foreseen: Cost::ZERO,
+                now,
+                told: None,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<'p> Elsewhere<'p> {
+    /// The layers as the engine told of them, and what it holds for them; or which of them denied: of
+    /// several, the one with the longest wait.
+    #[allow(clippy::result_large_err, reason = "moved once, beside a round trip")]
+    fn told(
+        mut self,
+        policy: &Policy,
+        answer: EngineAnswer,
+    ) -> Result<(Layers<'p>, Option<OnHold>), (Denied<'p>, Layers<'p>)> {
+        let mut longest: Option<(usize, Denial)> = None;
+        let mut told = answer.told.into_iter();
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            // An engine that says nothing about a rule does not allow.
+            let told = told.next().unwrap_or(Told {
+                decision: Decision::Deny(Denial::exhausted(0, 0, 0)),
+                by: DecidedBy::Fallback,
+            });
+            layer.told = Some(told);
+            layer.denial = told.decision.denial();
+            match layer.denial {
+                Some(_) if layer.rule.is_dry_run() => layer.rule.count_dry_run_denial(),
+                Some(denial)
+                    if longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest)) =>
+                {
+                    longest = Some((index, denial));
+                }
+                _ => {}
+            }
+        }
+        if let Some((index, denial)) = longest {
+            let layer = &self.layers[index];
+            let is_fallback = layer.decided_by() == DecidedBy::Fallback;
+            let when_down = layer.rule.engine().unwrap_or_default().when_down;
+            let reason = match (is_fallback && when_down == WhenDown::Deny, denial.retry()) {
+                (true, Retry::After(retry_after)) => Reason::Unavailable { retry_after },
+                _ => Reason::Limit(denial),
+            };
+            return Err(((layer.rule, reason), self.layers));
+        }
+        let on_hold = answer.hold.map(|hold| self.on_hold(policy, hold));
+        Ok((self.layers, on_hold))
+    }
+
+    /// What is to be settled: of each ask that said so. A dry run that would have denied was not charged.
+    fn on_hold(&self, policy: &Policy, hold: Arc<dyn EngineHold>) -> OnHold {
+        let later = self.asks.iter().zip(&self.layers).filter(|(ask, _)| ask.is_settled_later);
+        let charged = later.map(|(ask, layer)| {
+            let charged = if layer.denial.is_some() { Cost::ZERO } else { ask.cost };
+            layer.rule.count_reservation(charged);
+            (policy.index_of(layer.rule), charged)
+        });
+        OnHold { hold, charged: charged.collect() }
+    }
+}
+
+fn refuse<'p>((rule, reason): Denied<'p>, layers: Layers<'p>) -> Verdict<'p> {
+    Verdict::Deny(Refusal::new(rule, reason, layers))
+}
+
+/// All layers in the order of their rules.
+fn in_order<'p>(policy: &Policy, mut layers: Layers<'p>, others: Layers<'p>) -> Layers<'p> {
+    layers.extend(others);
+    layers.sort_by_key(|layer| policy.index_of(layer.rule));
+    layers
+}
