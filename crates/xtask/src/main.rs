@@ -1,7 +1,9 @@
 //! The project's chores: `cargo xtask test` and the others, so that nobody needs to remember them.
 
+mod clients;
 mod counts;
 mod crash;
+mod environment;
 mod fuzz;
 mod mutants;
 mod planted;

@@ -1,9 +1,9 @@
 //! The Python package: built, installed into an environment of its own, and tested there.
 
 use std::fs;
-use std::path::PathBuf;
 
-use crate::run::{Failure, root, run, run_with, succeeds};
+use crate::environment::Environment;
+use crate::run::{Failure, root, run, run_with};
 
 /// The release of `limits` whose suite our storage must pass.
 const LIMITS: &str = "5.8.0";
@@ -12,9 +12,15 @@ const LIMITS: &str = "5.8.0";
 const PLACE: &str = "target/python";
 const BIN: &str = "target/python/venv/bin";
 
+const ENVIRONMENT: Environment = Environment {
+    tests: "crates/python",
+    place: PLACE,
+    requirements: "crates/python/tests/requirements.txt",
+};
+
 /// Builds the wheel, and runs its tests, the suite of `limits`, and the checks of its types.
 pub(crate) fn test() -> Result<(), Failure> {
-    make_environment()?;
+    ENVIRONMENT.make()?;
     install_wheel()?;
     let python = format!("{BIN}/python");
     run(&format!("{python} crates/python/tests/clean_install.py {}", wheel()?))?;
@@ -24,28 +30,6 @@ pub(crate) fn test() -> Result<(), Failure> {
     run_suite_of_limits()?;
     run(&format!("{python} -m mypy --config-file crates/python/pyproject.toml"))?;
     run(&format!("{python} -m mypy.stubtest tidegate._native"))
-}
-
-/// An environment with what the tests need, at the versions that are written down.
-fn make_environment() -> Result<(), Failure> {
-    let modern = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
-    let has_python = std::process::Command::new("python3").args(["-c", modern]).output();
-    if !has_python.is_ok_and(|output| output.status.success()) {
-        return Err(Failure::new(
-            "the tests of crates/python need `python3`, 3.10 or later, with venv and pip: on Debian, \
-             `apt-get install python3-venv`",
-        ));
-    }
-    let requirements = fs::read_to_string(root().join("crates/python/tests/requirements.txt"))
-        .map_err(|error| Failure::new(format!("crates/python/tests/requirements.txt: {error}")))?;
-    let installed = root().join(PLACE).join("installed.txt");
-    let is_installed = fs::read_to_string(&installed).is_ok_and(|former| former == requirements);
-    if is_installed && succeeds(&format!("{BIN}/python -m pytest --version")) {
-        return Ok(());
-    }
-    run(&format!("python3 -m venv --clear {PLACE}/venv"))?;
-    run(&format!("{BIN}/python -m pip install -q -r crates/python/tests/requirements.txt"))?;
-    write(installed, &requirements)
 }
 
 fn install_wheel() -> Result<(), Failure> {
@@ -99,8 +83,4 @@ fn run_suite_of_limits() -> Result<(), Failure> {
         ),
         &[("PYTHONPATH", paths.as_str())],
     )
-}
-
-fn write(path: PathBuf, text: &str) -> Result<(), Failure> {
-    fs::write(&path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use crate::run::{Failure, root, run, run_with};
-use crate::{counts, crash, fuzz, python, servers};
+use crate::{clients, counts, crash, fuzz, python, servers};
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", format),
     ("lints", lints),
     ("docs", docs),
@@ -15,6 +15,7 @@ const STEPS: [Step; 11] = [
     ("models", models),
     ("crash", crash::smoke),
     ("no-std", no_std),
+    ("clients", clients::test),
     ("python", python::test),
     ("benches", benches),
     ("counts", || counts::all(false)),

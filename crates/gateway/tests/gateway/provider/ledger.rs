@@ -56,11 +56,14 @@ impl Ledger {
     }
 
     pub fn as_json(&self) -> Value {
+        let header = |call: &Billed, name: &str| {
+            call.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
         let told = |call: &Billed| {
             json!({
                 "api": call.api, "input": call.input, "output": call.output, "total": call.total(),
                 "body": call.json(), "is_over": call.is_over,
-                "user_agent": call.headers.get("user-agent").and_then(|value| value.to_str().ok()),
+                "retries": header(call, "x-stainless-retry-count"),
             })
         };
         self.calls().iter().map(told).collect()
