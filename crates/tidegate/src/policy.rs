@@ -465,3 +465,45 @@ impl fmt::Display for PolicyError {
 }
 
 impl std::error::Error for PolicyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FakeClock;
+
+    const LAYERS: &str = r#"
+        [[rule]]
+        name = "ip"
+        limit = "3 per minute"
+        algorithm = "sliding-window-log"
+        key = "ip"
+
+        [[rule]]
+        name = "user"
+        limit = "1 per minute"
+        key = "user"
+    "#;
+
+    #[test]
+    fn who_is_overtaken_between_asking_and_charging_is_charged_nowhere() {
+        let clock = FakeClock::at(Timestamp::from_secs(1_700_000_000));
+        let source = Source::new("test.toml", LAYERS);
+        let policy = Policy::from_source(&source, Arc::new(clock)).unwrap();
+        let call = Call::new("GET", "/").from_ip([192, 0, 2, 1].into()).by_user("alice");
+        let now = policy.inner.clock.now();
+        let mut late = Layers::new();
+        assert!(policy.ask(&call, now, &mut late).is_none(), "there is room");
+        let verdict = policy.decide(&call);
+        assert_eq!(verdict.standings()[0].decision().remaining(), 2);
+
+        let (rule, _) = charge_in_order(&mut late, now).unwrap_err();
+        assert_eq!(rule.name(), "user");
+        let other = call.by_user("bob");
+        let verdict = policy.decide(&other);
+        assert_eq!(
+            verdict.standings()[0].decision().remaining(),
+            1,
+            "one of each user's, no third"
+        );
+    }
+}
