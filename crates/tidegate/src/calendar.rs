@@ -121,13 +121,17 @@ impl CalendarWindow {
             .map_or(EPOCH, |timestamp| self.zone.to_datetime(timestamp).date());
         // Zones west of Greenwich begin in 1969, which is window 0 too.
         let number = self.number_of(civil);
-        let mut window = Window { number, start: self.start_of(number), end: at };
-        // Where clocks jump over midnight, the date changes later than the count of days says.
-        if window.start > at && number > 0 {
-            window = Window { number: number - 1, start: self.start_of(number - 1), end: at };
-        }
-        window.end = self.start_of(window.number + 1);
-        window
+        // Where clocks jump over midnight, the date changes later than the count of days says; where they
+        // go back over it, a day that is over comes again, and stays over.
+        let next = self.start_of(number + 1);
+        let number = if self.start_of(number) > at {
+            number.saturating_sub(1)
+        } else if next <= at && next < Timestamp::MAX {
+            number + 1
+        } else {
+            number
+        };
+        Window { number, start: self.start_of(number), end: self.start_of(number + 1) }
     }
 
     /// The number of the window that a date lies in; the one with 1970-01-01 is 0.
@@ -279,6 +283,29 @@ mod tests {
                 "2011-12-30T09:00:00Z",
                 "2011-12-29T10:00:00Z",
                 "2011-12-30T10:00:00Z",
+            ),
+            // 44 minutes and 30 seconds from Greenwich: a window begins with the next whole minute.
+            (
+                Day,
+                "Africa/Monrovia",
+                "1971-06-01T00:44:40Z",
+                "1971-05-31T00:45:00Z",
+                "1971-06-01T00:45:00Z",
+            ),
+            (
+                Month,
+                "Africa/Monrovia",
+                "1971-06-01T00:44:59.999999999Z",
+                "1971-05-01T00:45:00Z",
+                "1971-06-01T00:45:00Z",
+            ),
+            // At one minute past midnight, clocks went back to the day before, which stays over.
+            (
+                Day,
+                "America/St_Johns",
+                "2010-11-07T03:00:00Z",
+                "2010-11-07T02:30:00Z",
+                "2010-11-08T03:30:00Z",
             ),
         ];
         for (unit, zone, inside, start, end) in cases {

@@ -140,6 +140,19 @@ mod tests {
         assert!(apart < 60_000_000_000, "{apart} ns");
     }
 
+    /// However long the threads wait for the processor, one of the two spans holds the other.
+    #[test]
+    fn the_system_clock_goes_as_fast_as_the_time() {
+        let clock = SystemClock::new();
+        let (outer, start) = (std::time::Instant::now(), clock.now());
+        let inner = std::time::Instant::now();
+        while inner.elapsed() < Duration::from_millis(20) {}
+        let (inner, elapsed) = (inner.elapsed(), clock.now().since(start));
+        let outer = outer.elapsed();
+        assert!(elapsed * 11 >= inner * 10, "{elapsed:?} in {inner:?}");
+        assert!(elapsed * 10 <= outer * 11, "{elapsed:?} in {outer:?}");
+    }
+
     #[test]
     fn all_system_clocks_show_one_time() {
         let (first, second) = (SystemClock::new(), SystemClock::new());

@@ -284,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_of_the_whole_period() {
+        let seconds = |text: &str| {
+            let quota = text.parse::<Rate>().unwrap().quota().unwrap();
+            (quota.units(), quota.period().as_secs())
+        };
+        assert_eq!(seconds("5 per 30 seconds"), (5, 30));
+        assert_eq!(seconds("7 per 3 minutes"), (7, 180));
+        assert_eq!(seconds("1 per 2 hours"), (1, 7_200));
+        assert_eq!(seconds("1 per 2 weeks"), (1, 1_209_600));
+        assert_eq!(seconds("4 per day"), (4, 86_400));
+    }
+
+    #[test]
     fn rates_of_money_are_in_nano_units() {
         for (text, nanos, written) in [
             ("2.50 USD per day", 2_500_000_000_u64, "per day"),

@@ -32,38 +32,66 @@ fn spend() {
     });
 }
 
+#[cfg(loom)]
+std::thread_local! {
+    /// loom runs all threads of a model in one of the system's.
+    static WATCHES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the words that this model makes from here on race also where two threads only load them.
+///
+/// loom remembers the last access of each atomic only. So where two threads load a word and then one of
+/// them swaps it, loom has forgotten the other's load, and never tries that one after the swap. An
+/// operation of no order beside each load makes it try. Models of three threads grow too large by it.
+#[cfg(loom)]
+pub fn watch_loads(watches: bool) {
+    WATCHES.set(watches);
+}
+
 /// 64 bits.
 #[derive(Debug)]
-pub struct AtomicU64(atomic::AtomicU64);
+pub struct AtomicU64 {
+    word: atomic::AtomicU64,
+    #[cfg(loom)]
+    loads: Option<atomic::AtomicU64>,
+}
 
 impl AtomicU64 {
     /// As in `core`.
     pub fn new(value: u64) -> Self {
-        Self(atomic::AtomicU64::new(value))
+        Self {
+            word: atomic::AtomicU64::new(value),
+            #[cfg(loom)]
+            loads: WATCHES.get().then(|| atomic::AtomicU64::new(0)),
+        }
     }
 
     /// As in `core`.
     pub fn load(&self, order: Ordering) -> u64 {
         spend();
-        self.0.load(order)
+        #[cfg(loom)]
+        if let Some(loads) = &self.loads {
+            loads.swap(0, Ordering::Relaxed);
+        }
+        self.word.load(order)
     }
 
     /// As in `core`. Nothing here stores; tests plant bugs with it.
     pub fn store(&self, value: u64, order: Ordering) {
         spend();
-        self.0.store(value, order);
+        self.word.store(value, order);
     }
 
     /// As in `core`.
     pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         spend();
-        self.0.fetch_add(value, order)
+        self.word.fetch_add(value, order)
     }
 
     /// As in `core`.
     pub fn swap(&self, value: u64, order: Ordering) -> u64 {
         spend();
-        self.0.swap(value, order)
+        self.word.swap(value, order)
     }
 
     /// As in `core`.
@@ -75,7 +103,7 @@ impl AtomicU64 {
         failure: Ordering,
     ) -> Result<u64, u64> {
         spend();
-        self.0.compare_exchange(from, to, success, failure)
+        self.word.compare_exchange(from, to, success, failure)
     }
 }
 

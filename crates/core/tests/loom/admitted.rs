@@ -8,6 +8,17 @@ use tidegate_core::{Timestamp, model};
 
 /// Explores a model; `preemptions` bounds how often a thread is interrupted in one execution.
 pub fn explore(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    run(true, preemptions, check);
+}
+
+/// The same for a model that grows too large: where two threads load a word before one of them swaps it,
+/// fewer orders are tried. See `watch_loads`.
+pub fn explore_fewer(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    run(false, preemptions, check);
+}
+
+fn run(watches: bool, preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    model::watch_loads(watches);
     let mut builder = Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = 100_000;
@@ -33,6 +44,17 @@ pub fn each_stop(
 ) {
     for stop in operations {
         explore(preemptions, move || check(stop));
+    }
+}
+
+/// The same, as [`explore_fewer`] is to [`explore`].
+pub fn each_stop_fewer(
+    preemptions: usize,
+    operations: std::ops::Range<usize>,
+    check: impl Fn(usize) + Sync + Send + Copy + 'static,
+) {
+    for stop in operations {
+        explore_fewer(preemptions, move || check(stop));
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowCounter, Timestamp};
+use tidegate_core::{AtomicU64, Cost, Decision, Limiter, Quota, SlidingWindowCounter, Timestamp};
 
-use crate::admitted::{Admitted, each_stop, explore, stopped};
+use crate::admitted::{Admitted, each_stop, explore, explore_fewer, stopped};
 
 /// Two epochs, so that a window touches three.
 const WINDOW: u64 = 20;
@@ -32,7 +32,7 @@ fn decide_all(limiter: &Counter, admitted: &Admitted, times: &[u64]) {
 
 #[test]
 fn the_bound_holds_while_threads_turn_epochs_at_different_times() {
-    explore(3, || {
+    explore_fewer(3, || {
         let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
         decide_all(&limiter, &admitted, &[105]);
         let spawn = |times: &'static [u64]| {
@@ -68,7 +68,7 @@ fn an_admission_races_with_the_turn_of_its_epoch_and_is_counted() {
 
 #[test]
 fn three_threads_that_meet_a_sealed_head_finish_one_turn() {
-    explore(2, || {
+    explore_fewer(2, || {
         let (limiter, admitted) = (Arc::new(limiter(3)), Arc::new(Admitted::default()));
         decide_all(&limiter, &admitted, &[105, 115]);
         let threads: Vec<_> = (0..2)
@@ -189,4 +189,69 @@ fn a_peek_in_the_middle_of_a_turn_misses_no_unit() {
         looks.join().unwrap();
         assert_eq!(limiter.peek(Cost::ZERO, at(113)).remaining(), 1);
     });
+}
+
+/// In either order, the unit of 95 is free afterwards: who sees the head in a later epoch sees the count
+/// that was filed.
+#[test]
+fn a_refund_or_a_top_up_that_meets_a_turn_frees_its_unit() {
+    let free: [fn(&Counter); 2] = [
+        |limiter| limiter.refund(Cost::ONE, at(95), at(112)),
+        |limiter| limiter.forgive(Cost::ONE, at(112)),
+    ];
+    for free in free {
+        explore(3, move || {
+            let limiter = Arc::new(limiter(2));
+            assert!(limiter.decide(Cost::ONE, at(95)).is_allow());
+            let turner = {
+                let limiter = limiter.clone();
+                thread::spawn(move || limiter.charge(Cost::ZERO, at(112)))
+            };
+            free(&limiter);
+            turner.join().unwrap();
+            assert_eq!(limiter.peek(Cost::ZERO, at(113)).remaining(), 2);
+        });
+    }
+}
+
+/// Who is admitted by a refund goes on to see it.
+#[test]
+fn who_is_admitted_by_a_refund_sees_it_afterwards() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(3));
+        assert!(limiter.decide(Cost::new(3), at(105)).is_allow());
+        limiter.charge(Cost::ZERO, at(112));
+        let refunder = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.refund(Cost::new(2), at(105), at(112)))
+        };
+        if let Decision::Allow(allowance) = limiter.decide(Cost::ONE, at(113)) {
+            assert_eq!(allowance.remaining(), 1);
+            assert_eq!(limiter.peek(Cost::ZERO, at(113)).remaining(), 1);
+        }
+        refunder.join().unwrap();
+    });
+}
+
+/// With and without numbers.
+#[test]
+fn a_sealed_head_that_is_met_at_first_sight_is_finished_and_counted() {
+    let allows: [fn(&Counter) -> bool; 2] = [
+        |limiter| limiter.decide(Cost::ONE, at(121)).is_allow(),
+        |limiter| limiter.admit(Cost::ONE, at(121)).is_ok(),
+    ];
+    for allows in allows {
+        explore(3, move || {
+            let (limiter, admitted) = (Arc::new(limiter(3)), Arc::new(Admitted::default()));
+            decide_all(&limiter, &admitted, &[105, 115]);
+            let other = {
+                let (limiter, admitted) = (limiter.clone(), admitted.clone());
+                thread::spawn(move || admitted.call(at(121), 1, || allows(&limiter)))
+            };
+            admitted.call(at(121), 1, || allows(&limiter));
+            other.join().unwrap();
+            admitted.call(at(121), 1, || allows(&limiter));
+            assert_eq!(admitted.total(), 3);
+        });
+    }
 }

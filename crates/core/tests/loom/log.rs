@@ -164,3 +164,47 @@ fn a_thread_stopped_at_any_step_of_a_debt_admits_nothing_too_early() {
         assert!(limiter.decide(Cost::new(2), at(170)).is_allow(), "held up");
     });
 }
+
+/// Who sees a head sees the times before it, so a charge that is behind is recorded after them.
+#[test]
+fn a_charge_that_is_behind_is_recorded_at_the_latest_time() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(2));
+        let ahead = {
+            let limiter = limiter.clone();
+            thread::spawn(move || assert!(limiter.decide(Cost::ONE, at(130)).is_allow()))
+        };
+        limiter.charge(Cost::ONE, at(110));
+        ahead.join().unwrap();
+        let decision = limiter.peek(Cost::ZERO, at(131));
+        assert_eq!(decision.reset_after(), Duration::from_nanos(19), "130 counts until 150");
+    });
+}
+
+/// An entry that was begun at the time of a charge, and admitted later by somebody else, is not that
+/// charge's: the unit to be freed is the older one.
+#[test]
+fn a_refund_does_not_take_a_later_unit_for_its_own() {
+    each_stop(3, 0..9, |stop| {
+        let (limiter, admitted) = (Arc::new(limiter(2)), Arc::new(Admitted::default()));
+        assert!(limiter.decide(Cost::ONE, at(105)).is_allow());
+        // At one of these stops, it has begun the second entry and not swapped the head.
+        let victim = {
+            let limiter = limiter.clone();
+            thread::spawn(move || {
+                stopped(stop, || {
+                    let _ = limiter.admit(Cost::ONE, at(105));
+                });
+            })
+        };
+        victim.join().unwrap();
+        let other = {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || decide_all(&limiter, &admitted, &[(115, 1)]))
+        };
+        limiter.refund(Cost::ONE, at(105), at(116));
+        other.join().unwrap();
+        decide_all(&limiter, &admitted, &[(125, 1), (126, 1)]);
+        admitted.assert_bound(WINDOW, 2);
+    });
+}

@@ -10,7 +10,7 @@ use tidegate_core::{
     Table, Tally, Timestamp, TokenBucket, WhenFull,
 };
 
-use crate::admitted::{Admitted, each_stop, explore, stopped};
+use crate::admitted::{Admitted, each_stop, each_stop_fewer, explore, explore_fewer, stopped};
 
 const WINDOW: u64 = 20;
 
@@ -102,7 +102,7 @@ fn double_claims_in_different_slots_leave_one() {
 
 #[test]
 fn three_threads_with_two_idle_slots_leave_one() {
-    explore(2, || {
+    explore_fewer(2, || {
         let (table, admitted) = (Arc::new(table(2, bucket(1))), Arc::new(Admitted::default()));
         assert!(table.decide(key(8), Cost::ONE, at(80)).is_allow()); // idle from 100 on
         assert!(table.decide(key(9), Cost::ONE, at(82)).is_allow()); // idle from 102 on
@@ -233,7 +233,7 @@ fn a_thread_stopped_at_any_step_of_a_claim_holds_nobody_up() {
 
 #[test]
 fn a_thread_stopped_while_it_clears_a_ring_holds_nobody_up() {
-    each_stop(2, 0..30, |stop| {
+    each_stop_fewer(2, 0..30, |stop| {
         let log = SlidingWindowLog::new(quota(1)).unwrap();
         let table = Arc::new(table(1, log).with_when_full(WhenFull::TakeOver));
         for user in [8, 9] {

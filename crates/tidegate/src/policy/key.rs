@@ -279,4 +279,18 @@ mod tests {
         assert!(key(&[KeyPart::User], &nobody).1);
         assert_ne!(key(&[KeyPart::User], &nobody).0, key(&[KeyPart::User], &nobody.by_user("")).0);
     }
+
+    #[test]
+    fn one_part_that_is_missing_is_enough_and_the_first_is_told() {
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        let call = Call::new("GET", "/").by_user("alice");
+        let missing = |parts: &[KeyPart]| {
+            key_of(parts, &call, 64, &hasher).1.map(|part: &KeyPart| part.to_string())
+        };
+        let (user, team, model) = (KeyPart::User, KeyPart::Team, KeyPart::Model);
+        assert_eq!(missing(&[user.clone(), team.clone()]).as_deref(), Some("team"));
+        assert_eq!(missing(&[team.clone(), user.clone()]).as_deref(), Some("team"));
+        assert_eq!(missing(&[user.clone(), model, team]).as_deref(), Some("model"));
+        assert_eq!(missing(&[user]), None);
+    }
 }

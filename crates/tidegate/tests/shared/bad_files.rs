@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use tidegate::{Cost, FakeClock, SharedFile};
+use tidegate::{Cost, FakeClock, SharedFile, Timestamp};
 
 use crate::worker::{KEYS, NOW, TABLE, limit, users};
 
@@ -84,6 +84,44 @@ fn another_version_and_another_hasher_are_told_apart() {
     assert!(refused(&folder.path()).contains("hashes keys in another way"));
     overwrite(&folder.path(), 8, &[9]);
     assert!(refused(&folder.path()).contains("has format 9, and this program knows 1"));
+}
+
+#[test]
+fn a_time_that_cannot_be_is_refused() {
+    let folder = Folder::new().with_a_table(LOG);
+    let latest = Timestamp::MAX.as_nanos();
+    for time in [latest + 1, u64::MAX] {
+        overwrite(&folder.path(), 8 * 8, &time.to_ne_bytes());
+        let error = refused(&folder.path());
+        assert!(error.contains("its time is out of range"), "{error}");
+    }
+    overwrite(&folder.path(), 8 * 8, &latest.to_ne_bytes());
+    assert!(SharedFile::open(folder.path()).is_ok());
+}
+
+#[test]
+fn tables_that_overlap_are_refused() {
+    let folder = Folder::new().with_a_table(LOG);
+    let file = SharedFile::open(folder.path()).unwrap();
+    file.limiter::<str>("second", limit(LOG), 10).unwrap();
+    drop(file);
+    // The offsets of the first two entries of the directory.
+    let offset_at = |index: u64| (64 + index * 64 + 1) * 8;
+    let offset = |index| {
+        let mut bytes = [0; 8];
+        let file = fs::File::open(folder.path()).unwrap();
+        file.read_exact_at(&mut bytes, offset_at(index)).unwrap();
+        u64::from_ne_bytes(bytes)
+    };
+    let (first, second) = (offset(0), offset(1));
+    assert!(first < second);
+    for overlapping in [first, second - 65_536] {
+        overwrite(&folder.path(), offset_at(1), &overlapping.to_ne_bytes());
+        let error = refused(&folder.path());
+        assert!(error.contains("its tables overlap"), "{error}");
+    }
+    overwrite(&folder.path(), offset_at(1), &second.to_ne_bytes());
+    assert!(SharedFile::open(folder.path()).is_ok());
 }
 
 #[test]

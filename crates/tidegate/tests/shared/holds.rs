@@ -44,6 +44,37 @@ fn what_is_not_settled_in_time_comes_back_once_and_settling_late_counts_once() {
 }
 
 #[test]
+fn what_was_reserved_yesterday_frees_nothing_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = FakeClock::at(NOW);
+    let file = SharedFile::open(folder.path().join("limits")).unwrap();
+    let holds = holds(&file, &clock);
+    std::mem::forget(holds.reserve("alice", Cost::new(60), LIFETIME).unwrap());
+    clock.advance(Duration::from_secs(86_400));
+    holds.reserve("alice", Cost::new(70), LIFETIME).unwrap().settle(Cost::new(70));
+    assert_eq!(holds.return_expired(), 1);
+    assert_eq!(left(&holds), 30);
+}
+
+#[test]
+fn who_is_denied_looks_for_what_has_expired_only_so_often() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = FakeClock::at(NOW);
+    let file = SharedFile::open(folder.path().join("limits")).unwrap();
+    let holds = holds(&file, &clock);
+    let every = SharedHolds::<str>::LOOK_EVERY;
+    let reserve = |lifetime| holds.reserve("alice", Cost::new(50), lifetime).map(std::mem::forget);
+    reserve(every * 10).unwrap();
+    reserve(every * 10 + every / 2).unwrap();
+    clock.advance(every * 10);
+    reserve(LIFETIME).expect("the first has expired");
+    clock.advance(every / 2);
+    reserve(LIFETIME).expect_err("the second has expired, but somebody has just looked");
+    clock.advance(every / 2);
+    reserve(LIFETIME).expect("the second has expired");
+}
+
+#[test]
 fn ways_to_end_a_reservation_count_the_same_after_its_expiry() {
     for is_late in [false, true] {
         let folder = tempfile::tempdir().unwrap();
