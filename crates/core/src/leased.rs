@@ -171,12 +171,29 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_has_four_million_units_at_most_and_is_not_given_more_back() {
+        assert_eq!(Leased::MAX_UNITS, 4_194_303);
+        let (leased, now) = (Leased::new(), Timestamp::from_secs(1));
+        leased.put(Leased::MAX_UNITS, now + Duration::from_secs(1));
+        let spent = leased.spend(Cost::ONE, now).expect("of many");
+        assert!(!leased.give_back(Cost::new(2), spent), "they would run into the time");
+        assert!(leased.give_back(Cost::ONE, spent));
+        assert!(!leased.give_back(Cost::new(u64::MAX), spent));
+        assert_eq!(leased.take(), Leased::MAX_UNITS);
+    }
+
+    #[test]
     fn what_is_given_back_goes_to_its_own_lease_or_nowhere() {
         let (leased, now) = (Leased::new(), Timestamp::from_secs(1));
         leased.put(5, now + Duration::from_secs(1));
         let spent = leased.spend(Cost::new(3), now).expect("of 5");
-        assert_eq!(spent.left(), 2);
+        assert_eq!((spent.left(), leased.left(now)), (2, 2));
         assert!(leased.give_back(Cost::new(3), spent));
+        assert_eq!(leased.left(now), 5);
+        assert_eq!(leased.left(now + Duration::from_secs(1)), 0, "it expires when it did");
+        assert_eq!(leased.spend(Cost::new(6), now), None);
+        let all = leased.spend(Cost::new(5), now).expect("of 5");
+        assert!(leased.give_back(Cost::new(5), all));
         assert_eq!(leased.put(7, now + Duration::from_secs(2)), 5);
         assert!(!leased.give_back(Cost::new(3), spent));
         assert_eq!(leased.take(), 7);

@@ -271,6 +271,35 @@ mod tests {
     }
 
     #[test]
+    fn a_head_says_what_becomes_of_its_slot() {
+        let key = fingerprint(Key::from_hash(7));
+        for clearing in [false, true] {
+            let claim = Head { tag: 0, word: 5 }.claimed(key, 6, clearing);
+            assert!(claim.is_claim() && !claim.is_live() && !claim.is_empty());
+            assert_eq!((claim.is_clearing(), claim.fingerprint(), claim.word), (clearing, key, 6));
+            let live = claim.confirmed();
+            assert!(live.is_live() && !live.is_claim() && !live.is_clearing());
+            assert!(live_tag(Key::from_hash(7)).is_of(live));
+            assert!(!live_tag(Key::from_hash(7)).is_of(claim));
+            assert!(!live_tag(Key::from_hash(8)).is_of(live));
+            let empty = claim.given_up();
+            assert!(empty.is_empty() && !empty.is_claim() && !empty.is_live());
+            assert!(!empty.is_unused());
+        }
+    }
+
+    #[test]
+    fn a_swap_tells_a_word_that_changed_from_a_slot_that_is_gone() {
+        let head = Head { tag: 0, word: 0 }.claimed(fingerprint(Key::from_hash(7)), 1, false);
+        let slot = AtomicU128::new(0);
+        let cell = SlotCell::new(&slot, head.tag, &[]);
+        assert_eq!((cell.load(), cell.swap(1, 2)), (None, Swap::Gone));
+        swap(&slot, Head { tag: 0, word: 0 }, head).unwrap();
+        assert_eq!((cell.load(), cell.swap(5, 6)), (Some(1), Swap::Changed(1)));
+        assert_eq!((cell.swap(1, 2), cell.load()), (Swap::Done, Some(2)));
+    }
+
+    #[test]
     fn a_slot_shows_every_version_before_one_comes_back() {
         let mut head = Head { tag: 0, word: 0 };
         let mut seen = std::collections::HashSet::new();

@@ -69,6 +69,21 @@ fn debt_at_the_end_of_time_is_never_forgiven() {
     check(SlidingWindowLog::new(quota).unwrap());
 }
 
+/// Behind a debt that was taken back, its entry holds as long as the one that it was written over.
+#[test]
+fn at_the_end_of_time_debt_that_was_taken_back_leaves_no_room() {
+    let log = SlidingWindowLog::new(Quota::per_minute(3)).unwrap();
+    let ring: Vec<_> = (0..log.ring_words()).map(|_| AtomicU64::new(0)).collect();
+    let limiter = Limiter::with_ring(log, ring);
+    limiter.charge(Cost::new(4), Timestamp::MAX);
+    let earlier = Timestamp::from_nanos(Timestamp::MAX.as_nanos() - 1);
+    limiter.refund(Cost::ONE, earlier, earlier);
+    for now in [earlier, Timestamp::MAX] {
+        assert_eq!(limiter.peek(Cost::ZERO, now).remaining(), 0, "{now:?}");
+        assert!(!limiter.decide(Cost::ONE, now).is_allow(), "{now:?}");
+    }
+}
+
 #[test]
 fn a_burst_takes_ten_years_to_refill_at_most() {
     let bucket = TokenBucket::new(Quota::per_second(1)).unwrap();

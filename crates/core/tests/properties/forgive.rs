@@ -6,12 +6,40 @@ use tidegate_core::{
     Timestamp, TokenBucket,
 };
 
+use crate::table::{Memory, key};
+
 const LIMIT: u64 = 60;
 const WINDOW_S: u64 = 60;
 
 fn limiter<P: Protocol>(protocol: P) -> Limiter<P, Vec<AtomicU64>> {
     let ring = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
     Limiter::with_ring(protocol, ring)
+}
+
+/// The same calls on a key of a table, whose neighbour is forgiven nothing.
+fn keyed_is_as_alone<P: Protocol + Copy>(
+    protocol: P,
+    calls: &[(u64, u64, u64)],
+) -> Result<(), TestCaseError> {
+    let memory = Memory::new(1, protocol.ring_words());
+    let table = memory.table(protocol);
+    let (lone, mut seconds) = (limiter(protocol), 0);
+    let (mine, other) = (key(1), key(2));
+    for &(wait, units, forgiven) in calls {
+        seconds += wait;
+        let (now, units, forgiven) = (at(seconds), Cost::new(units), Cost::new(forgiven));
+        prop_assert_eq!(table.decide(mine, units, now), lone.decide(units, now));
+        let _ = table.decide(other, units, now);
+        let others = table.peek(other, Cost::ZERO, now);
+        table.forgive(mine, forgiven, now);
+        lone.forgive(forgiven, now);
+        let left = |decision: tidegate_core::Decision| decision.remaining();
+        prop_assert_eq!(left(table.peek(mine, Cost::ZERO, now)), left(lone.peek(Cost::ZERO, now)));
+        prop_assert_eq!(table.peek(other, Cost::ZERO, now), others);
+    }
+    table.forgive(key(3), Cost::new(LIMIT), at(seconds)); // nobody
+    prop_assert_eq!(table.peek(key(3), Cost::ZERO, at(seconds)).remaining(), LIMIT);
+    Ok(())
 }
 
 fn at(seconds: u64) -> Timestamp {
@@ -75,6 +103,16 @@ proptest! {
         of_many_charges(FixedWindow::new(quota()).unwrap(), &charges, forgiven)?;
         of_many_charges(SlidingWindowCounter::new(quota(), 12).unwrap(), &charges, forgiven)?;
         of_many_charges(SlidingWindowLog::new(quota()).unwrap(), &charges, forgiven)?;
+    }
+
+    #[test]
+    fn a_key_is_forgiven_as_a_limiter_alone(
+        calls in prop::collection::vec((0..25_u64, 0..LIMIT / 2, 0..LIMIT), 1..12),
+    ) {
+        keyed_is_as_alone(TokenBucket::new(quota()).unwrap(), &calls)?;
+        keyed_is_as_alone(FixedWindow::new(quota()).unwrap(), &calls)?;
+        keyed_is_as_alone(SlidingWindowCounter::new(quota(), 12).unwrap(), &calls)?;
+        keyed_is_as_alone(SlidingWindowLog::new(quota()).unwrap(), &calls)?;
     }
 
     #[test]

@@ -53,6 +53,10 @@ proptest! {
                     let id = holds.note(held, expires_at, number, now);
                     prop_assert_eq!(id.is_some(), used.len() < records);
                     if let Some(id) = id {
+                        let (index, tag) = id.parts();
+                        prop_assert!(index < records && tag != 0);
+                        prop_assert_eq!(HoldId::from_parts(index, tag), id);
+                        prop_assert!(ids.iter().all(|other| *other != id), "never given again");
                         used.push(Used { number: ids.len(), held, expires_at });
                         ids.push(id);
                     }

@@ -16,6 +16,7 @@ mod holds;
 mod late;
 mod leases;
 mod lesson;
+mod overtaken;
 mod room;
 mod sliding_window_counter;
 mod sliding_window_log;
