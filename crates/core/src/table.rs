@@ -375,7 +375,9 @@ impl<P: Protocol, S: Storage> Table<P, S> {
     #[cold]
     fn full(&self, set: &Set<'_>, now: Timestamp) -> Option<Denial> {
         match set.place(&self.protocol, now) {
-            set::Place::Free(_) | set::Place::Full { claim: Some(_), .. } => None,
+            set::Place::Free(_) | set::Place::There | set::Place::Full { claim: Some(_), .. } => {
+                None
+            }
             set::Place::Full { nearest, .. } => Some(self.table_full(nearest, now)),
         }
     }

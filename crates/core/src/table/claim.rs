@@ -40,6 +40,8 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         }
         let (place, was_live) = match set.place(&self.protocol, now) {
             Place::Free(place) => (place, false),
+            // Its own slot may be the nearest to idle. Taken over, it would forget what it has just spent.
+            Place::There => return None,
             Place::Full { claim: Some(claim), .. } => {
                 // Perhaps its thread is dead. Once it is live, it can become idle.
                 self.finish(set, claim, false);
@@ -104,6 +106,35 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         match slot::swap(claimed, claim.head, claim.head.confirmed()) {
             Ok(()) => true,
             Err(head) => head.is_confirmed(claim.head),
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use super::*;
+    use crate::{Borrowed, Key, Line, Quota, Tally, TokenBucket};
+
+    /// A thread that found its key nowhere, and then no slot, since another has brought the key into the
+    /// last one meanwhile.
+    #[test]
+    fn a_key_that_was_just_brought_in_is_not_taken_over_for_itself_nor_denied() {
+        for when_full in [WhenFull::TakeOver, WhenFull::Deny] {
+            let bucket = TokenBucket::new(Quota::per_second(5)).unwrap();
+            let (lines, tally) = ([Line::new()], Tally::new());
+            let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally)).unwrap();
+            let table = table.with_when_full(when_full);
+            let (now, mine) = (Timestamp::from_secs(1), Key::from_hash(4));
+            let set = table.set(mine);
+            for other in 0..3 {
+                assert!(table.decide(Key::from_hash(other), Cost::new(4), now).is_allow());
+            }
+            // The nearest to idle.
+            assert!(table.decide(mine, Cost::ONE, now).is_allow());
+            assert_eq!(table.bring_in(&set, Cost::ONE, now), None, "it is there");
+            assert_eq!(table.peek(mine, Cost::ZERO, now).remaining(), 4);
+            assert_eq!((tally.taken_over(), tally.denied()), (0, 0));
         }
     }
 }

@@ -104,6 +104,8 @@ pub(super) enum Place {
     /// Nowhere. `claim` is a slot that is being claimed for some key, `nearest` the live one that is
     /// nearest to idle.
     Full { claim: Option<Seen>, nearest: Option<Seen> },
+    /// It is not new any more: somebody has just brought it in, and it has spent.
+    There,
 }
 
 impl<'a> Set<'a> {
@@ -196,6 +198,8 @@ impl<'a> Set<'a> {
                 return Place::Free(seen);
             } else if protocol.is_idle(head.word, now) {
                 just_idle = just_idle.or(Some(seen));
+            } else if head.fingerprint() == self.fingerprint {
+                return Place::There;
             } else if protocol.is_settled(head.word) {
                 let rank = protocol.idle_rank(head.word);
                 if nearest.is_none_or(|(least, _)| rank < least) {

@@ -274,3 +274,25 @@ fn a_peek_in_the_middle_of_a_keyed_turn_misses_no_unit() {
         assert_eq!(table.peek(key(1), Cost::ZERO, at(113)).remaining(), 1);
     });
 }
+
+/// A thread that helps to hand a slot over, and wakes up when its new key has filed a count, takes that for
+/// the former key's no more: who sees the count sees that the slot is handed over.
+#[test]
+fn a_late_helper_of_a_claim_clears_nothing_of_its_key() {
+    explore(2, || {
+        let counter = SlidingWindowCounter::new(quota(2), 2).unwrap();
+        let table = table(1, counter).with_when_full(WhenFull::TakeOver);
+        let (table, admitted) = (Arc::new(table), Arc::new(Admitted::default()));
+        for user in [8, 9] {
+            assert!(table.decide(key(user), Cost::ONE, at(105)).is_allow());
+        }
+        let other = {
+            let (table, admitted) = (table.clone(), admitted.clone());
+            thread::spawn(move || decide(&table, &admitted, 1, &[106, 112]))
+        };
+        admitted.call(at(106), 1, || table.decide(key(1), Cost::ONE, at(106)).is_allow());
+        other.join().unwrap();
+        decide(&table, &admitted, 1, &[113]);
+        assert_eq!(admitted.total(), 2, "106 counts until 130");
+    });
+}
