@@ -70,7 +70,7 @@ enum Chore {
         /// Only those whose reason or file contains one of these [default: all, about half an hour]
         only: Vec<String>,
     },
-    /// Tests threads and shared memory under AddressSanitizer and ThreadSanitizer.
+    /// Tests shared memory under AddressSanitizer, and threads under ThreadSanitizer where that can judge.
     Sanitize,
 }
 
