@@ -11,6 +11,7 @@ use tidegate::policy::{CostRule, Reason, Refusal};
 use tidegate_tower::{Fields, Problem, respond, retry_after_s};
 
 use crate::admin::Block;
+use crate::client::BodyError;
 use crate::llm::{Api, Maker};
 use crate::metrics::Outcome;
 use crate::upstream::UpstreamError;
@@ -105,11 +106,21 @@ pub(crate) fn bad_request(status: StatusCode, message: &str, dialect: Dialect) -
     marked(error(status, Kind::BadRequest, message, dialect), Outcome::Rejected)
 }
 
+/// The answer to a request whose body has not come.
+pub(crate) fn bad_body(error: BodyError, dialect: Dialect) -> Response<Body> {
+    let (status, message) = match error {
+        BodyError::Broken => (StatusCode::BAD_REQUEST, "The body broke off."),
+        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive."),
+    };
+    bad_request(status, message, dialect)
+}
+
 /// The answer where the upstream gave none.
 pub(crate) fn upstream_failed(failure: UpstreamError, dialect: Dialect) -> Response<Body> {
     let (status, message) = match failure {
         UpstreamError::NotSent => (StatusCode::BAD_GATEWAY, "The upstream cannot be reached."),
         UpstreamError::Broken => (StatusCode::BAD_GATEWAY, "The upstream broke off."),
+        UpstreamError::Body(error) => return bad_body(error, dialect),
         UpstreamError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long."),
     };
     marked(error(status, Kind::Upstream, message, dialect), Outcome::UpstreamFailed)

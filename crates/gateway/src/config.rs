@@ -14,6 +14,7 @@ use tidegate::policy::{FileError, PathPattern, Policy, RuleSpec, Source, Spanned
 
 use crate::address::{parse_address, parse_network};
 use crate::admin::{Admin, AdminSpec, MetricsSpec};
+use crate::client::{ClientSpec, Patience};
 use crate::identity::{AuthSpec, FailedLogins, Identity, UserSpec};
 use crate::llm;
 use crate::log::{Format, LogSpec};
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The APIs behind.
     pub(crate) providers: ProviderUrls,
+    /// How long clients may take.
+    pub(crate) patience: Patience,
     pub(crate) llm: llm::Settings,
     pub(crate) prices: Prices,
     pub(crate) identity: Identity,
@@ -81,6 +84,8 @@ struct File {
     listen: Option<Spanned<String>>,
     #[serde(default)]
     trusted_proxies: Vec<Spanned<String>>,
+    #[serde(default)]
+    client: ClientSpec,
     upstream: Option<ProvidersSpec>,
     #[serde(default)]
     llm: LlmSpec,
@@ -136,6 +141,7 @@ impl Config {
         let Operation { admin, metrics, log, traces, .. } = &self.operation;
         Fixed(vec![
             ("listen", self.listen.to_string()),
+            ("client", format!("{:?}", (self.patience.head, self.patience.take))),
             ("admin.listen", format!("{:?}", admin.as_ref().map(|admin| admin.listen))),
             ("metrics.listen", format!("{metrics:?}")),
             ("log.format", format!("{log:?}")),
@@ -190,6 +196,7 @@ impl Config {
         let trusted_proxies = file.trusted_proxies.iter().filter_map(trusted).collect();
         let listen = wrong.note(listen(file.listen.as_ref(), source));
         let providers = wrong.note(ProvidersSpec::build(file.upstream.as_ref(), source));
+        let patience = wrong.note(file.client.build(source));
         let llm = wrong.note(file.llm.build(source));
         let identity = file.auth.identity(&file.user, source, around.folder, wrong);
         let failed_logins = file.auth.failed_logins(source, around, wrong);
@@ -215,6 +222,7 @@ impl Config {
             listen: listen?,
             trusted_proxies,
             providers: providers?,
+            patience: patience?,
             llm: llm?,
             prices: prices?,
             identity,
@@ -303,6 +311,10 @@ mod tests {
                 "t.toml:3:15: upstream.api_key_env: the environment variable `TIDEGATE_NO_SUCH` is not set; set it to the upstream's key, or remove this line",
             ),
             (
+                "[client]\nbody_timeout_s = 0",
+                "t.toml:2:18: client.body_timeout_s: nobody would be in time; give at least 1",
+            ),
+            (
                 "[auth]\nrequired = [\"v1\"]",
                 "t.toml:2:13: auth.required: `v1` is not a path; begin with `/`, and use `*` only for a whole segment, as in `/v1/*`",
             ),
@@ -323,7 +335,7 @@ mod tests {
             ),
             (
                 "lisen = \"x\"",
-                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `tracing`, `drain_timeout_s`, `user`, `rule`",
+                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `client`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `tracing`, `drain_timeout_s`, `user`, `rule`",
             ),
         ];
         for (text, expected) in cases {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,7 @@ use tidegate_tower::{Fields, HeadersOf, PeerAddr, Rendered, client_ip};
 
 use crate::admin::{Blocks, Names};
 use crate::answer::{self, Dialect};
+use crate::client::{Arriving, Patience, odd_framing};
 use crate::config::{Config, Fixed};
 use crate::identity::{FailedLogins, Identified, Identity, Who};
 use crate::llm::{self, Route};
@@ -35,6 +37,7 @@ pub(crate) struct Gateway {
     identity: Identity,
     failed_logins: FailedLogins,
     auth_required: Vec<PathPattern>,
+    patience: Patience,
     llm: llm::Settings,
     prices: Prices,
     providers: Arc<Providers>,
@@ -120,6 +123,7 @@ impl Gateway {
             identity: config.identity,
             failed_logins: config.failed_logins,
             auth_required: config.auth_required,
+            patience: config.patience,
             llm: config.llm,
             prices: config.prices,
             providers: providers
@@ -201,6 +205,12 @@ impl Gateway {
         if must_be_known && caller.who.is_none() {
             return self.refuse(&parts, &caller, refused.as_deref(), dialect).await;
         }
+        if let Some((status, message)) = odd_framing(&parts.headers) {
+            let mut refused = answer::bad_request(status, message, dialect);
+            // Where the next request begins is a matter of opinion, too.
+            refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return self.count_and_answer(&parts, &caller, refused, dialect).await;
+        }
         match &caller.route {
             Route::Metered(api, model) => {
                 let route = (*api, model.clone());
@@ -256,6 +266,7 @@ impl Gateway {
             return self.deny(&refusal, &parts, caller, None, dialect);
         }
         let maker = caller.route.maker();
+        let body = Body::new(Arriving::new(body, self.patience.body));
         let request = Request::from_parts(parts, body);
         let answer = outside(self.providers.send(request, caller.ip, maker)).await;
         let response = answer.unwrap_or_else(|error| answer::upstream_failed(error, dialect));

@@ -19,6 +19,7 @@ mod traces;
 mod admin;
 
 mod answer;
+mod client;
 mod gateway;
 mod identity;
 mod llm;

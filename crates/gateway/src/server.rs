@@ -14,12 +14,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::banner::Banner;
 use crate::cli::Origin;
+use crate::client::ClientIo;
 use crate::config::Config;
 use crate::live::Live;
 use crate::{admin, reload};
 
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most bytes of a request's head.
+const MAX_HEAD: usize = 64 << 10;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -29,7 +30,7 @@ const MAX_STREAMS: u32 = 256;
 
 /// Runs the gateway until it is told to stop.
 pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerError> {
-    let operation = config.operation.clone();
+    let (operation, patience) = (config.operation.clone(), config.patience);
     let address = config.listen;
     let failed = |reason| ServerError::Listen { address, reason };
     let listener = listen(address, config.reuse_port).map_err(failed)?;
@@ -53,14 +54,20 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
 
     tokio::spawn(keep_reservations(live.clone()));
     let mut server = Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let mut http1 = server.http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let connections = GracefulShutdown::new();
     let mut stop = std::pin::pin!(told_to_stop());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => serve(&server, &connections, &live, stream, peer),
+                Ok((stream, peer)) => {
+                    // Without it, small writes of a stream would wait for each other.
+                    let _ = stream.set_nodelay(true);
+                    let stream = ClientIo::new(stream, patience);
+                    serve(&server, &connections, &live, stream, peer);
+                }
                 Err(error) => pause_after(&error).await,
             },
             () = &mut stop => break,
@@ -91,11 +98,9 @@ fn serve(
     server: &Builder<TokioExecutor>,
     connections: &GracefulShutdown,
     live: &Arc<Live>,
-    stream: TcpStream,
+    stream: ClientIo<TcpStream>,
     peer: SocketAddr,
 ) {
-    // Without it, small writes of a stream would wait for each other.
-    let _ = stream.set_nodelay(true);
     let live = live.clone();
     let service = service_fn(move |request| {
         let gateway = live.gateway();

@@ -18,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tower::ServiceExt;
 
+use crate::client::BodyError;
 use crate::demo;
 use crate::idle::Idle;
 use crate::llm::Maker;
@@ -226,7 +227,10 @@ impl Upstream {
         let mut response = match tokio::time::timeout(url.timeouts.answer, answer).await {
             Err(_) => return Err(UpstreamError::TimedOut),
             Ok(Err(error)) if error.is_connect() => return Err(UpstreamError::NotSent),
-            Ok(Err(_)) => return Err(UpstreamError::Broken),
+            Ok(Err(error)) => {
+                let ours = UpstreamError::Broken;
+                return Err(BodyError::beneath(&error).map_or(ours, UpstreamError::Body));
+            }
             Ok(Ok(response)) => response.map(|body| Body::new(Idle::new(body, url.timeouts.idle))),
         };
         strip_hop_by_hop(response.headers_mut());
@@ -275,6 +279,8 @@ pub(crate) enum UpstreamError {
     Broken,
     /// It took too long. It may have seen the request, and charge for it.
     TimedOut,
+    /// The client has not sent it the whole request.
+    Body(BodyError),
 }
 
 #[cfg(test)]

@@ -20,9 +20,6 @@ use crate::metrics::outside;
 use crate::prices::Price;
 use crate::upstream::UpstreamError;
 
-/// How long an LLM call's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How often a call is asked for again with a lower ceiling, when others were faster.
 const MOST_TRIES: usize = 8;
 
@@ -127,7 +124,7 @@ impl Gateway {
             Err(Box::new(answer::bad_request(status, message, api.maker().dialect())))
         };
         let limited = Limited::new(body, most).collect();
-        let body = match outside(tokio::time::timeout(BODY_TIMEOUT, limited)).await {
+        let body = match outside(tokio::time::timeout(self.patience.body, limited)).await {
             Err(_) => {
                 return refuse(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive.");
             }
@@ -324,7 +321,7 @@ impl Drop for InFlight {
 
 impl Gateway {
     /// Counts a request that is passed on to nobody, and gives it this answer.
-    async fn count_and_answer(
+    pub(super) async fn count_and_answer(
         &self,
         parts: &Parts,
         caller: &Caller,

@@ -11,5 +11,7 @@ mod llm;
 mod operation;
 mod page;
 mod passing_on;
+mod raw;
 mod state;
+mod storm;
 mod traces;

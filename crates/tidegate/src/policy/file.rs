@@ -20,8 +20,8 @@
 //! # when_full = "deny"                  # or take-over
 //! # missing_key = "deny"                # or share, skip
 //! # ipv6_prefix = 64                    # for the key ip
-//! # reservation_expires_s = 3600        # llm-tokens and money, state in a file: when what a dead process
-//! #                                     # had reserved comes back
+//! # reservation_expires_s = 3600        # llm-tokens, money and concurrent calls, state in a file: when what
+//! #                                     # a dead process had reserved comes back
 //! # dry_run = false                     # true: counted and reported, never enforced
 //! # For rules that machines share, where there is a server for them:
 //! # backend = "redis"                     # the default then; or local: each process for itself
@@ -370,8 +370,10 @@ impl RuleSpec {
         shared: Option<&SharedFile>,
     ) -> Result<Option<Duration>, FileError> {
         const FIELD: &str = "reservation_expires_s";
+        let is_settled_later =
+            !matches!(cost, CostRule::Fixed(_)) || limit.is_some_and(Limit::is_concurrency);
         let seconds = match &self.reservation_expires_s {
-            Some(seconds) if matches!(cost, CostRule::Fixed(_)) => {
+            Some(seconds) if !is_settled_later => {
                 return Err(self.error(source, seconds, FIELD, &ONLY_RESERVING));
             }
             Some(seconds) if *seconds.get_ref() == 0 => {
@@ -380,8 +382,6 @@ impl RuleSpec {
             }
             seconds => seconds.as_ref().map(|seconds| Duration::from_secs(*seconds.get_ref())),
         };
-        let is_settled_later =
-            !matches!(cost, CostRule::Fixed(_)) || limit.is_some_and(Limit::is_concurrency);
         let usual = shared.map(SharedFile::reservation_lifetime);
         Ok(seconds.or(usual).filter(|_| is_settled_later))
     }

@@ -104,6 +104,10 @@ impl Bill {
         self.ledger.lock().calls[self.call].output = tokens;
     }
 
+    pub(super) fn is_output_zero(&self) -> bool {
+        self.ledger.lock().calls[self.call].output == 0
+    }
+
     pub(super) fn over(&self) {
         self.ledger.lock().calls[self.call].is_over = true;
     }

@@ -150,6 +150,10 @@ async fn step((mut events, script, bill): Steps) -> Option<(Result<Bytes, std::i
     if pace > 0 {
         tokio::time::sleep(Duration::from_millis(pace)).await;
     }
+    if (is_now(script.cut) || is_now(script.error)) && bill.is_output_zero() {
+        // Nobody pays for an error.
+        bill.input(0);
+    }
     if is_now(script.cut) {
         return Some((Err(std::io::Error::other("cut")), (events, script, bill)));
     }
