@@ -36,7 +36,7 @@ pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};
 use std::fmt;
 use std::sync::Arc;
 
-use tidegate_core::{Cost, Denial, Timestamp};
+use tidegate_core::{Decision, Denial, Timestamp};
 
 use crate::clock::{Clock, SystemClock};
 use crate::reservation::Reservation;
@@ -255,25 +255,8 @@ impl Policy {
             }
             return Verdict::Deny(Refusal::new(rule, reason, layers));
         }
-        self.allow(layers, None, now)
-    }
-
-    /// The verdict on a call that all enforced rules have charged: charges the dry runs, and reserves.
-    fn allow<'p>(
-        &'p self,
-        mut layers: Layers<'p>,
-        on_hold: Option<held::OnHold>,
-        now: Timestamp,
-    ) -> Verdict<'p> {
-        let is_dry_run =
-            |layer: &&mut Standing<'_>| layer.told.is_none() && layer.rule.is_dry_run();
-        for layer in layers.iter_mut().filter(is_dry_run) {
-            layer.denial = layer.rule.admit(&layer.applied, now).err();
-            if layer.denial.is_some() {
-                layer.rule.count_dry_run_denial();
-            }
-        }
-        let reservation = self.reserve(&layers, on_hold, now);
+        charge_dry_runs(&mut layers, now);
+        let reservation = self.reserve(&layers, None, now);
         Verdict::Allow(Grant::new(layers, reservation))
     }
 
@@ -282,7 +265,7 @@ impl Policy {
     fn cannot_wait(&self, call: &Call<'_>) -> Option<Denied<'_>> {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
         let mut rules = self.inner.rules.iter().filter(|rule| rule.engine().is_some());
-        rules.find_map(|rule| match rule.applies(call, path.as_deref()) {
+        rules.find_map(|rule| match rule.applies_elsewhere(call, path.as_deref()) {
             Applies::No => None,
             _ if rule.is_dry_run() => None,
             Applies::Missing(reason) => Some((rule, reason)),
@@ -295,13 +278,13 @@ impl Policy {
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     pub fn peek(&self, call: &Call<'_>) -> Verdict<'_> {
         let mut layers = Layers::new();
-        let mut denied = self.ask(call, self.inner.clock.now(), &mut layers);
+        let mut denied = self.ask_only(call, self.inner.clock.now(), &mut layers);
         if denied.is_none() && self.inner.engine.is_some() {
             denied = self.cannot_wait(call);
         }
         match denied {
             None => {
-                layers.iter_mut().for_each(|layer| layer.foreseen = layer.applied.cost);
+                layers.iter_mut().for_each(|layer| layer.is_foreseen = true);
                 Verdict::Allow(Grant::new(layers, None))
             }
             Some((rule, reason)) => Verdict::Deny(Refusal::new(rule, reason, layers)),
@@ -325,11 +308,11 @@ impl Policy {
         self.inner.rules.iter().map(|rule| rule.renew_reservations(now)).sum()
     }
 
-    /// Asks every rule of this process that applies, and charges none. The rule that denies, if one does: of several,
-    /// the one with the longest wait.
+    /// Asks every rule of this process that applies, and charges none. The rule that denies, if one does: of
+    /// several, the one with the longest wait.
     ///
     /// The layers are too large to be handed back without a copy.
-    #[inline]
+    #[inline(always)]
     fn ask<'p>(
         &'p self,
         call: &Call<'_>,
@@ -347,7 +330,8 @@ impl Policy {
                 Applies::Missing(_) | Applies::No => continue,
             };
             let denial = rule.foresee(&applied, now).err();
-            layers.push(Standing { rule, applied, denial, foreseen: Cost::ZERO, now, told: None });
+            let told = denial.map(Decision::Deny);
+            layers.push(Standing { told, ..Standing::new(rule, applied, now) });
             if let Some(denial) = denial
                 && !rule.is_dry_run()
                 && longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest))
@@ -358,29 +342,40 @@ impl Policy {
         longest.map(|(rule, denial)| (rule, Reason::Limit(denial)))
     }
 
+    /// As [`ask`](Self::ask), out of line: for who does not charge at once.
+    #[inline(never)]
+    fn ask_only<'p>(
+        &'p self,
+        call: &Call<'_>,
+        now: Timestamp,
+        layers: &mut Layers<'p>,
+    ) -> Option<Denied<'p>> {
+        self.ask(call, now, layers)
+    }
+
     /// What a call that this policy has allowed was charged at fixed costs, to be taken back when
     /// somebody else refuses it after all. What an [`Engine`] charged is not in it, and stays.
     pub fn charged(&self, grant: &Grant<'_>) -> Charged {
         // A dry run that would have denied was not charged.
         let charges = grant.standings().iter();
-        let is_here = |layer: &&Standing<'_>| layer.told.is_none() && layer.denial.is_none();
+        let is_here = |layer: &&Standing<'_>| layer.is_here() && !layer.is_denied();
         let charges = charges.filter(is_here).filter(|layer| !layer.rule.is_settled_later());
         let charges = charges.map(|layer| (self.index_of(layer.rule), layer.applied, layer.now));
         Charged::new(self.inner.clone(), charges)
     }
 
     /// The reservation of what rules charged for as long as the call lasts, or by an estimate.
+    #[inline(always)]
     fn reserve(
         &self,
         layers: &Layers<'_>,
-        on_hold: Option<held::OnHold>,
+        on_hold: Option<Box<held::OnHold>>,
         now: Timestamp,
     ) -> Option<Reservation<Held>> {
         // A dry run that would have denied was not charged, so there is nothing to settle.
         let mut charged = layers
             .iter()
-            .filter(|layer| layer.rule.is_settled_later() && layer.denial.is_none())
-            .filter(|layer| layer.told.is_none())
+            .filter(|layer| layer.rule.is_settled_later() && layer.is_here() && !layer.is_denied())
             .peekable();
         if charged.peek().is_none() && on_hold.is_none() {
             return None;
@@ -409,6 +404,7 @@ type Denied<'p> = (&'p Rule, Reason<'p>);
 
 /// Charges the enforced rules in their order. When one of them denies after all, what was charged is
 /// refunded.
+#[inline(always)]
 fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), Denied<'p>> {
     for index in 0..layers.len() {
         let rule = layers[index].rule;
@@ -416,7 +412,7 @@ fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), De
             continue;
         }
         if let Err(denial) = rule.admit(&layers[index].applied, now) {
-            layers[index].denial = Some(denial);
+            layers[index].told = Some(Decision::Deny(denial));
             for charged in layers[..index].iter().filter(|layer| !layer.rule.is_dry_run()) {
                 charged.rule.refund(&charged.applied, now, now);
             }
@@ -424,6 +420,17 @@ fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), De
         }
     }
     Ok(())
+}
+
+/// Charges this process's dry runs for a call that is allowed, and counts those that would have denied it.
+#[inline(always)]
+fn charge_dry_runs(layers: &mut Layers<'_>, now: Timestamp) {
+    for layer in layers.iter_mut().filter(|layer| layer.is_here() && layer.rule.is_dry_run()) {
+        layer.told = layer.rule.admit(&layer.applied, now).err().map(Decision::Deny);
+        if layer.is_denied() {
+            layer.rule.count_dry_run_denial();
+        }
+    }
 }
 
 impl fmt::Debug for Policy {

@@ -49,19 +49,12 @@ where
             let inner = self.inner.clone();
             let inner = std::mem::replace(&mut self.inner, inner);
             let deciding = Box::pin(self.shared.clone().wait_for_decision(parts));
-            let state = State::Deciding { deciding, inner: Some(inner), body: Some(body) };
-            return ResponseFuture { state };
+            let waiting = Box::new(Waiting { deciding, inner, body: Some(body) });
+            return ResponseFuture { state: State::Waiting { waiting } };
         }
         let verdict = self.shared.with_call(&parts, |policy, call| policy.decide(call));
-        let state = match self.shared.decided(&parts, verdict) {
-            Decided::Denied(response) => {
-                State::Denied { response: Some(response.map(ResponseBody::full)) }
-            }
-            Decided::Allowed { fields, reservation } => {
-                State::allowed(&mut self.inner, (parts, body), fields, reservation)
-            }
-        };
-        ResponseFuture { state }
+        let decided = self.shared.decided(&parts, verdict);
+        ResponseFuture { state: State::after(decided, &mut self.inner, (parts, body)) }
     }
 }
 
@@ -74,6 +67,7 @@ enum Decided {
 
 impl Shared {
     /// Asks about the call that a request is.
+    #[inline(always)]
     fn with_call<'p, T>(
         &'p self,
         parts: &Parts,
@@ -90,6 +84,7 @@ impl Shared {
         ask(&self.policy, &call)
     }
 
+    #[inline(always)]
     fn decided(&self, parts: &Parts, verdict: Verdict<'_>) -> Decided {
         let fields = self.fields.render_knowing(verdict.standings(), Some(&self.whole));
         match verdict {
@@ -109,7 +104,12 @@ impl Shared {
     }
 }
 
-type Deciding = Pin<Box<dyn Future<Output = (Parts, Decided)> + Send>>;
+/// A call that a server is asked about. Boxed: answers at once move no room for it about.
+struct Waiting<S, B> {
+    deciding: Pin<Box<dyn Future<Output = (Parts, Decided)> + Send>>,
+    inner: S,
+    body: Option<B>,
+}
 
 pin_project! {
     /// The response of a [`RateLimit`] service.
@@ -128,8 +128,7 @@ pin_project! {
     where
         S: Service<Request<B>, Response = Response<R>>,
     {
-        /// A server is asked.
-        Deciding { deciding: Deciding, inner: Option<S>, body: Option<B> },
+        Waiting { waiting: Box<Waiting<S, B>> },
         Denied { response: Option<Response<ResponseBody<R>>> },
         Allowed { #[pin] future: S::Future, fields: Rendered },
     }
@@ -139,16 +138,20 @@ impl<S, B, R> State<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>>,
 {
-    fn allowed(
-        inner: &mut S,
-        (mut parts, body): (Parts, B),
-        fields: Rendered,
-        reservation: Option<Reservation<Held>>,
-    ) -> Self {
-        if let Some(reservation) = reservation {
-            parts.extensions.insert(LlmReservation::new(reservation));
+    /// In line, as are the two steps before: what they hand on is too large to be copied each time.
+    #[inline(always)]
+    fn after(decided: Decided, inner: &mut S, (mut parts, body): (Parts, B)) -> Self {
+        match decided {
+            Decided::Denied(response) => {
+                Self::Denied { response: Some(response.map(ResponseBody::full)) }
+            }
+            Decided::Allowed { fields, reservation } => {
+                if let Some(reservation) = reservation {
+                    parts.extensions.insert(LlmReservation::new(reservation));
+                }
+                Self::Allowed { future: inner.call(Request::from_parts(parts, body)), fields }
+            }
         }
-        Self::Allowed { future: inner.call(Request::from_parts(parts, body)), fields }
     }
 }
 
@@ -161,18 +164,10 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let next = match self.as_mut().project().state.project() {
-                StateProjection::Deciding { deciding, inner, body } => {
-                    let (parts, decided) = ready!(deciding.as_mut().poll(context));
-                    let inner = inner.as_mut().zip(body.take());
-                    let (inner, body) = inner.expect("polled after it was ready");
-                    match decided {
-                        Decided::Denied(response) => {
-                            State::Denied { response: Some(response.map(ResponseBody::full)) }
-                        }
-                        Decided::Allowed { fields, reservation } => {
-                            State::allowed(inner, (parts, body), fields, reservation)
-                        }
-                    }
+                StateProjection::Waiting { waiting } => {
+                    let (parts, decided) = ready!(waiting.deciding.as_mut().poll(context));
+                    let body = waiting.body.take().expect("polled after it was ready");
+                    State::after(decided, &mut waiting.inner, (parts, body))
                 }
                 StateProjection::Denied { response } => {
                     return Poll::Ready(Ok(response.take().expect("polled after it was ready")));

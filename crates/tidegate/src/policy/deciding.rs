@@ -10,7 +10,7 @@ use super::held::OnHold;
 use super::rule::Applies;
 use super::{
     Call, Denied, Grant, Layers, Policy, Reason, Refusal, Standing, Told, Verdict, WhenDown,
-    charge_in_order, path, verdict,
+    charge_dry_runs, charge_in_order, path, verdict,
 };
 
 /// The layers of a call whose rules are on the engine, and what they ask it.
@@ -70,12 +70,10 @@ impl Policy {
                 Some(answer) => answer,
                 None => engine.decide(&elsewhere.asks).await,
             };
-            match elsewhere.told(self, answer) {
-                Ok((others, hold)) => {
-                    let layers = in_order(self, charges.keep(), others);
-                    self.allow(layers, hold, now)
-                }
-                Err((denied, others)) => {
+            let (others, told) = elsewhere.told(self, answer);
+            match told {
+                Ok(hold) => self.allow(in_order(self, charges.keep(), others), hold, now),
+                Err(denied) => {
                     let layers = charges.layers.clone();
                     drop(charges);
                     refuse(denied, in_order(self, layers, others))
@@ -98,15 +96,16 @@ impl Policy {
                 Err(verdict) => return verdict,
                 Ok(begun) => begun,
             };
-            layers.iter_mut().for_each(|layer| layer.foreseen = layer.applied.cost);
+            layers.iter_mut().for_each(|layer| layer.is_foreseen = true);
             if elsewhere.asks.is_empty() {
                 return Verdict::Allow(Grant::new(layers, None));
             }
             let answer = engine.peek(&elsewhere.asks).await;
-            match elsewhere.told(self, answer) {
-                Ok((others, _)) => Verdict::Allow(Grant::new(in_order(self, layers, others), None)),
-                Err((denied, others)) => {
-                    layers.iter_mut().for_each(|layer| layer.foreseen = Cost::ZERO);
+            let (others, told) = elsewhere.told(self, answer);
+            match told {
+                Ok(_) => Verdict::Allow(Grant::new(in_order(self, layers, others), None)),
+                Err(denied) => {
+                    layers.iter_mut().for_each(|layer| layer.is_foreseen = false);
                     refuse(denied, in_order(self, layers, others))
                 }
             }
@@ -119,6 +118,18 @@ impl Policy {
         if let Some(engine) = &self.inner.engine {
             engine.finish().await;
         }
+    }
+
+    /// The verdict on a call that all enforced rules have charged: charges the dry runs, and reserves.
+    fn allow<'p>(
+        &'p self,
+        mut layers: Layers<'p>,
+        on_hold: Option<Box<OnHold>>,
+        now: Timestamp,
+    ) -> Verdict<'p> {
+        charge_dry_runs(&mut layers, now);
+        let reservation = self.reserve(&layers, on_hold, now);
+        Verdict::Allow(Grant::new(layers, reservation))
     }
 
     /// Asks the rules of this process, and charges them if `charges`; and says what to ask the engine.
@@ -134,7 +145,7 @@ impl Policy {
     ) -> Result<(Layers<'_>, Elsewhere<'_>, Timestamp), Verdict<'_>> {
         let now = self.inner.clock.now();
         let mut layers = Layers::new();
-        let mut denied = self.ask(call, now, &mut layers);
+        let mut denied = self.ask_only(call, now, &mut layers);
         let mut elsewhere = Elsewhere { layers: Layers::new(), asks: SmallVec::new() };
         if denied.is_none() {
             denied = self.ask_elsewhere(call, now, &mut elsewhere).err();
@@ -158,34 +169,26 @@ impl Policy {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
         let rules = self.inner.rules.iter().filter(|rule| rule.engine().is_some());
         for (place, rule) in rules.enumerate() {
-            let applied = match rule.applies(call, path.as_deref()) {
+            let applied = match rule.applies_elsewhere(call, path.as_deref()) {
                 Applies::Yes(applied) => applied,
                 Applies::Missing(reason) if !rule.is_dry_run() => return Err((rule, reason)),
                 Applies::Missing(_) | Applies::No => continue,
             };
             elsewhere.asks.push(rule.engine_ask(place, call, applied.cost));
-            elsewhere.layers.push(Standing {
-                rule,
-                applied,
-                denial: None,
-                foreseen: Cost::ZERO,
-                now,
-                told: None,
-            });
+            elsewhere.layers.push(Standing::new(rule, applied, now));
         }
         Ok(())
     }
 }
 
 impl<'p> Elsewhere<'p> {
-    /// The layers as the engine told of them, and what it holds for them; or which of them denied: of
+    /// The layers as the engine told of them, and what it holds for them, or which of them denied: of
     /// several, the one with the longest wait.
-    #[allow(clippy::result_large_err, reason = "moved once, beside a round trip")]
     fn told(
         mut self,
         policy: &Policy,
         answer: EngineAnswer,
-    ) -> Result<(Layers<'p>, Option<OnHold>), (Denied<'p>, Layers<'p>)> {
+    ) -> (Layers<'p>, Result<Option<Box<OnHold>>, Denied<'p>>) {
         let mut longest: Option<(usize, Denial)> = None;
         let mut told = answer.told.into_iter();
         for (index, layer) in self.layers.iter_mut().enumerate() {
@@ -194,9 +197,8 @@ impl<'p> Elsewhere<'p> {
                 decision: Decision::Deny(Denial::exhausted(0, 0, 0)),
                 by: DecidedBy::Fallback,
             });
-            layer.told = Some(told);
-            layer.denial = told.decision.denial();
-            match layer.denial {
+            (layer.told, layer.by) = (Some(told.decision), told.by);
+            match told.decision.denial() {
                 Some(_) if layer.rule.is_dry_run() => layer.rule.count_dry_run_denial(),
                 Some(denial)
                     if longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest)) =>
@@ -214,17 +216,18 @@ impl<'p> Elsewhere<'p> {
                 (true, Retry::After(retry_after)) => Reason::Unavailable { retry_after },
                 _ => Reason::Limit(denial),
             };
-            return Err(((layer.rule, reason), self.layers));
+            let denied = (layer.rule, reason);
+            return (self.layers, Err(denied));
         }
-        let on_hold = answer.hold.map(|hold| self.on_hold(policy, hold));
-        Ok((self.layers, on_hold))
+        let on_hold = answer.hold.map(|hold| Box::new(self.on_hold(policy, hold)));
+        (self.layers, Ok(on_hold))
     }
 
     /// What is to be settled: of each ask that said so. A dry run that would have denied was not charged.
     fn on_hold(&self, policy: &Policy, hold: Arc<dyn EngineHold>) -> OnHold {
         let later = self.asks.iter().zip(&self.layers).filter(|(ask, _)| ask.is_settled_later);
         let charged = later.map(|(ask, layer)| {
-            let charged = if layer.denial.is_some() { Cost::ZERO } else { ask.cost };
+            let charged = if layer.is_denied() { Cost::ZERO } else { ask.cost };
             layer.rule.count_reservation(charged);
             (policy.index_of(layer.rule), charged)
         });

@@ -21,8 +21,8 @@ use crate::reservation::{Ledger, Reservation};
 pub struct Held {
     policy: Arc<Inner>,
     accounts: SmallVec<[Account; 2]>,
-    /// What an engine holds.
-    on_hold: Option<OnHold>,
+    /// What an engine holds. Boxed: calls without one move a reservation about, too.
+    on_hold: Option<Box<OnHold>>,
     usage: Option<Usage>,
 }
 
@@ -55,7 +55,7 @@ impl Held {
     pub(super) fn new(
         policy: Arc<Inner>,
         accounts: impl IntoIterator<Item = Account>,
-        on_hold: Option<OnHold>,
+        on_hold: Option<Box<OnHold>>,
     ) -> Self {
         Self { policy, accounts: accounts.into_iter().collect(), on_hold, usage: None }
     }

@@ -112,6 +112,7 @@ impl Match {
     }
 
     /// As [`applies_to`](Self::applies_to), with the canonical path, if any rule asked for it.
+    #[inline(always)]
     pub(super) fn applies(&self, call: &Call<'_>, path: Option<&str>) -> bool {
         let on_path = |path| self.paths.iter().any(|pattern| pattern.applies_to_canonical(path));
         let by_method = |method: &String| {

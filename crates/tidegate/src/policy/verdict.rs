@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_core::{Allowance, Cost, Decision, Denial, Key, Retry, Timestamp};
 
-use super::engine::{DecidedBy, Told};
+use super::engine::DecidedBy;
 use super::rule::Applied;
 use super::{Held, KeyPart, Rule};
 use crate::reservation::Reservation;
@@ -129,15 +129,32 @@ impl<'p> Refusal<'p> {
 pub struct Standing<'p> {
     pub(super) rule: &'p Rule,
     pub(super) applied: Applied,
-    pub(super) denial: Option<Denial>,
-    /// What was foreseen, not charged, and is told as if it were.
-    pub(super) foreseen: Cost,
+    /// What is known already: what an engine told, or that this process denied.
+    pub(super) told: Option<Decision>,
+    pub(super) by: DecidedBy,
+    /// The cost is not charged, and told as if it were.
+    pub(super) is_foreseen: bool,
     pub(super) now: Timestamp,
-    /// What an engine told of it.
-    pub(super) told: Option<Told>,
 }
 
 impl<'p> Standing<'p> {
+    /// How a rule stands before anything is charged.
+    #[inline]
+    pub(super) const fn new(rule: &'p Rule, applied: Applied, now: Timestamp) -> Self {
+        Self { rule, applied, told: None, by: DecidedBy::Process, is_foreseen: false, now }
+    }
+
+    /// That the rule is this process's, or of those that share its file.
+    #[inline]
+    pub(super) const fn is_here(&self) -> bool {
+        matches!(self.by, DecidedBy::Process)
+    }
+
+    #[inline]
+    pub(super) const fn is_denied(&self) -> bool {
+        matches!(self.told, Some(Decision::Deny(_)))
+    }
+
     /// The rule.
     #[must_use]
     pub const fn rule(&self) -> &'p Rule {
@@ -152,31 +169,26 @@ impl<'p> Standing<'p> {
 
     /// Who decided on it.
     #[must_use]
-    pub fn decided_by(&self) -> DecidedBy {
-        self.told.map_or(DecidedBy::Process, |told| told.by)
+    pub const fn decided_by(&self) -> DecidedBy {
+        self.by
     }
 
     /// What the rule decided. In a denied call, a rule that would have allowed it stands as it did
     /// before.
     pub fn decision(&self) -> Decision {
-        match (self.denial, self.told) {
-            (Some(denial), _) => Decision::Deny(denial),
-            (None, Some(told)) => told.decision,
-            (None, None) => {
-                let standing = self.peek(0);
-                let reset_after_ns = standing.reset_after().as_nanos() as u64;
-                Decision::Allow(Allowance::new(standing.remaining(), reset_after_ns))
-            }
-        }
+        self.told.unwrap_or_else(|| {
+            let standing = self.peek(0);
+            let reset_after_ns = standing.reset_after().as_nanos() as u64;
+            Decision::Allow(Allowance::new(standing.remaining(), reset_after_ns))
+        })
     }
 
     /// The units still free.
     #[must_use]
     pub fn remaining(&self) -> u64 {
-        match (&self.denial, &self.told) {
-            (Some(denial), _) => denial.remaining(),
-            (None, Some(told)) => told.decision.remaining(),
-            (None, None) => self.peek(0).remaining(),
+        match &self.told {
+            Some(told) => told.remaining(),
+            None => self.peek(0).remaining(),
         }
     }
 
@@ -196,11 +208,10 @@ impl<'p> Standing<'p> {
     /// As [`more_after`](Self::more_after), for who knows the units that [remain](Self::remaining).
     #[must_use]
     pub fn more_after_having(&self, remaining: u64) -> Option<Duration> {
-        if let Some(told) = &self.told {
-            let reset_after = told.decision.reset_after();
-            return match told.decision.denial().map(|denial| denial.retry()) {
+        if let (Some(told), false) = (&self.told, self.is_here()) {
+            return match told.denial().map(|denial| denial.retry()) {
                 Some(Retry::After(wait)) => Some(wait),
-                _ => Some(reset_after).filter(|wait| !wait.is_zero()),
+                _ => Some(told.reset_after()).filter(|wait| !wait.is_zero()),
             };
         }
         match self.peek(remaining.saturating_add(1)) {
@@ -214,7 +225,8 @@ impl<'p> Standing<'p> {
 
     /// What so many units more would be told.
     fn peek(&self, units: u64) -> Decision {
-        let cost = Cost::new(self.foreseen.units().saturating_add(units));
+        let foreseen = if self.is_foreseen { self.applied.cost } else { Cost::ZERO };
+        let cost = Cost::new(foreseen.units().saturating_add(units));
         self.rule.peek(&self.applied.seat, cost, self.now)
     }
 }
