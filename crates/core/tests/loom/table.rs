@@ -283,8 +283,9 @@ fn a_late_helper_of_a_claim_clears_nothing_of_its_key() {
         let counter = SlidingWindowCounter::new(quota(2), 2).unwrap();
         let table = table(1, counter).with_when_full(WhenFull::TakeOver);
         let (table, admitted) = (Arc::new(table), Arc::new(Admitted::default()));
-        for user in [8, 9] {
-            assert!(table.decide(key(user), Cost::ONE, at(105)).is_allow());
+        // The first is nearest to idle, and has a count where the next key will file its own.
+        for (user, ns) in [(8, 85), (8, 95), (9, 105)] {
+            assert!(table.decide(key(user), Cost::ONE, at(ns)).is_allow());
         }
         let other = {
             let (table, admitted) = (table.clone(), admitted.clone());

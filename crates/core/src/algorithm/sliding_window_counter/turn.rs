@@ -5,6 +5,12 @@
 //! All swaps of ring and base are `AcqRel`, and all loads that lead to one are `Acquire`: a thread
 //! that sees the base on an epoch also sees what the turn filed before it. Swaps of the head are the
 //! cell's, and `AcqRel` too: a thread that sees the head open in an epoch sees the base there.
+//!
+//! Three pairs rest on this alone, and a model fails without each: a head with what was filed before it;
+//! a base with the counts that a refund lowered before it; and, while a cell is handed over, a count of
+//! the new key with the head that says so. The other orders are not needed one by one, since whoever
+//! opens an epoch has swapped or read its slot and the base itself, and nobody reads older values after
+//! that. They stay: a turn is rare, and one rule is easier to hold than an exception for each word.
 
 use super::{Base, Filed, Head, SlidingWindowCounter};
 use crate::Timestamp;

@@ -259,9 +259,10 @@ impl SlidingWindowLog {
         // than a window, before the new key's first call. It only grows, so a late swap fails.
         let since = self.layout.not_after_last(head).as_nanos();
         let word = &cell.ring()[self.limit as usize];
-        let mut current = word.load(Ordering::Acquire);
+        // Relaxed: see `since`.
+        let mut current = word.load(Ordering::Relaxed);
         while current < since && !clear && cell.load().is_some() {
-            match word.compare_exchange(current, since, Ordering::AcqRel, Ordering::Acquire) {
+            match word.compare_exchange(current, since, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(newer) => current = newer,
             }
