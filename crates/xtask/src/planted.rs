@@ -95,11 +95,15 @@ const BUILD: [(&str, &str); 5] = [
 /// How long a suite may take. A bug that makes threads wait for ever is caught by this.
 const TOO_LONG: Duration = Duration::from_secs(600);
 
+fn bugs() -> Result<Vec<Bug>, Failure> {
+    let text = read(&root().join(BUGS))?;
+    let planted: Result<Planted, _> = toml::from_str(&text);
+    Ok(planted.map_err(|error| Failure::new(format!("{BUGS}: {error}")))?.bug)
+}
+
 /// Plants each bug, or those whose reason or file contains one of these texts.
 pub(crate) fn plant_all(only: &[String]) -> Result<(), Failure> {
-    let text = read(&root().join(BUGS))?;
-    let Planted { bug: bugs } =
-        toml::from_str(&text).map_err(|error| Failure::new(format!("{BUGS}: {error}")))?;
+    let bugs = bugs()?;
     let chosen = |bug: &Bug| {
         only.is_empty() || only.iter().any(|text| bug.why.contains(text) || bug.file.contains(text))
     };
@@ -366,6 +370,18 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args(["-c", script]);
         first_failure(shell)
+    }
+
+    /// So that whoever changes the code brings the bug along, and a bug is not found gone when it counts.
+    #[test]
+    fn each_bug_has_its_place() {
+        let suites: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        for bug in bugs().unwrap() {
+            let places = read(&root().join(&bug.file)).unwrap().matches(&bug.from).count();
+            assert_eq!(places, 1, "{}: {}", bug.file, bug.why);
+            assert!(bug.from != bug.to && !bug.suites().is_empty(), "{}", bug.why);
+            assert!(bug.by.is_none_or(|by| suites.contains(&&*by)), "{}", bug.why);
+        }
     }
 
     #[test]

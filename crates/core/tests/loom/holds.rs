@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use tidegate_core::{Cost, Held, Hold, HoldId, Holds, Key, Timestamp};
+use tidegate_core::{Cost, FixedWindow, Held, Hold, HoldId, Holds, Key, Limiter, Quota, Timestamp};
 
 use crate::admitted::{each_stop, explore, stopped};
 
@@ -173,4 +173,88 @@ fn a_thread_stopped_at_any_step_of_a_hold_holds_nobody_up() {
         let next = make(&holds, 2, EXPIRY).expect("a free record");
         assert_eq!(holds.take(next), Some(held(2)));
     });
+}
+
+/// Ends a hold of ten units, of which so many were used, as a reservation does that is settled, cancelled
+/// or dropped.
+fn end(budget: &Limiter<FixedWindow>, holds: &Shared, id: HoldId, used: u64) {
+    match holds.take(id) {
+        Some(held) if used <= 10 => {
+            budget.refund(Cost::new(10 - used), held.charged_at, EXPIRY);
+        }
+        Some(_) => budget.charge(Cost::new(used - 10), EXPIRY),
+        None => budget.charge(Cost::new(used), EXPIRY),
+    }
+}
+
+fn give_back(budget: &Limiter<FixedWindow>, holds: &Shared) {
+    holds.take_expired(EXPIRY, |held| budget.refund(held.cost, held.charged_at, EXPIRY));
+}
+
+fn budget() -> Arc<Limiter<FixedWindow>> {
+    let quota = Quota::new(20, Duration::from_nanos(1_000)).unwrap();
+    Arc::new(Limiter::new(FixedWindow::new(quota).unwrap()))
+}
+
+/// Whoever comes first, what was used is charged once: all of it, less, none (a reservation that is
+/// cancelled), or more than was reserved.
+#[test]
+fn a_reservation_that_ends_as_it_expires_is_charged_what_was_used() {
+    for used in [0, 3, 10, 13] {
+        explore(3, move || {
+            let (budget, holds) = (budget(), holds(1));
+            assert!(budget.decide(Cost::new(10), START).is_allow());
+            let held = Held { key: Key::from_hash(1), cost: Cost::new(10), charged_at: START };
+            let id = holds.note(held, EXPIRY, 0, START).unwrap();
+            let other = {
+                let (budget, holds) = (budget.clone(), holds.clone());
+                thread::spawn(move || give_back(&budget, &holds))
+            };
+            end(&budget, &holds, id, used);
+            other.join().unwrap();
+            give_back(&budget, &holds);
+            assert_eq!(budget.peek(Cost::ZERO, EXPIRY).remaining(), 20 - used);
+            assert_eq!(holds.total(), (0, 0));
+        });
+    }
+}
+
+/// The process that settles, or the one that gives back, dies at any step: what was used is charged, if
+/// that was done; and at most all that was reserved stays charged for nothing.
+#[test]
+fn a_process_that_dies_as_a_reservation_ends_gives_nothing_away() {
+    for settles in [true, false] {
+        each_stop(2, 0..9, move |stop| {
+            let (budget, holds) = (budget(), holds(1));
+            assert!(budget.decide(Cost::new(10), START).is_allow());
+            let held = Held { key: Key::from_hash(1), cost: Cost::new(10), charged_at: START };
+            let id = holds.note(held, EXPIRY, 0, START).unwrap();
+            let is_settled = Arc::new(Mutex::new(false));
+            let victim = {
+                let (budget, holds) = (budget.clone(), holds.clone());
+                let is_settled = is_settled.clone();
+                thread::spawn(move || {
+                    stopped(stop, || {
+                        if settles {
+                            end(&budget, &holds, id, 3);
+                            *is_settled.lock().unwrap() = true;
+                        } else {
+                            give_back(&budget, &holds);
+                        }
+                    });
+                })
+            };
+            if settles {
+                give_back(&budget, &holds);
+            } else {
+                end(&budget, &holds, id, 3);
+                *is_settled.lock().unwrap() = true;
+            }
+            victim.join().unwrap();
+            give_back(&budget, &holds);
+            let used = 20 - budget.peek(Cost::ZERO, EXPIRY).remaining();
+            let least = if *is_settled.lock().unwrap() { 3 } else { 0 };
+            assert!((least..=13).contains(&used), "{used} of 10, stopped before {stop}");
+        });
+    }
 }
