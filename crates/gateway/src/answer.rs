@@ -1,6 +1,7 @@
 //! The gateway's own answers, in the words that the route's clients understand.
 
 mod error;
+mod limit_fields;
 
 use axum::body::Body;
 use http::header::{
@@ -16,6 +17,7 @@ use crate::llm::{Api, Maker};
 use crate::metrics::Outcome;
 use crate::upstream::UpstreamError;
 use error::{Kind, Told};
+pub(crate) use limit_fields::LimitFields;
 
 /// How errors read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,7 @@ pub(crate) fn denied(
     let told = Told { kind, message: &message, limit: Some(rule.name()), wait_s };
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
+    LimitFields::vendor(refusal.standings(), dialect).put_into(&mut parts.headers);
     if !soon {
         parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }

@@ -15,10 +15,10 @@ use prometheus_client::metrics::counter::Counter;
 use tidegate::policy::{Call, Held, Policy, Refusal, Verdict};
 use tidegate::{Money, TrustedProxies};
 use tidegate::{Reservation, policy::PathPattern};
-use tidegate_tower::{Fields, HeadersOf, PeerAddr, Rendered, client_ip};
+use tidegate_tower::{HeadersOf, PeerAddr, client_ip};
 
 use crate::admin::{Blocks, Names};
-use crate::answer::{self, Dialect};
+use crate::answer::{self, Dialect, LimitFields};
 use crate::client::{Arriving, Patience, odd_framing};
 use crate::config::{Config, Fixed};
 use crate::identity::{FailedLogins, Identified, Identity, Who};
@@ -96,7 +96,7 @@ impl<'a> Known<'a> {
 
 /// A call that may pass.
 struct Allowed {
-    fields: Rendered,
+    fields: LimitFields,
     reservation: Option<Reservation<Held>>,
 }
 
@@ -161,7 +161,9 @@ impl Gateway {
         B::Error: Into<axum::BoxError>,
     {
         let span = CallSpan::begin(request.method(), request.uri().path(), request.headers());
-        let (response, added) = measured(self.answer(request, peer, span.clone())).await;
+        // It is moved several times before it runs, and large.
+        let answering = self.answer(request, peer, span.clone());
+        let (response, added) = measured(Box::pin(answering)).await;
         let outcome = response.extensions().get().copied().unwrap_or(Outcome::Passed);
         METRICS.call(outcome, added);
         if !span.is_kept() {
@@ -303,7 +305,7 @@ impl Gateway {
     ) -> Result<Allowed, Denied> {
         match self.ask(known, parts, caller).await {
             Verdict::Allow(grant) => {
-                let fields = Fields::Ietf.render(grant.standings());
+                let fields = LimitFields::of(grant.standings(), dialect);
                 Ok(Allowed { fields, reservation: grant.into_reservation() })
             }
             Verdict::Deny(refusal) => {
@@ -365,7 +367,7 @@ impl Gateway {
     }
 }
 
-fn with_fields(mut fields: Rendered, mut response: Response<Body>) -> Response<Body> {
-    fields.append_to(response.headers_mut());
+fn with_fields(fields: LimitFields, mut response: Response<Body>) -> Response<Body> {
+    fields.put_into(response.headers_mut());
     response
 }

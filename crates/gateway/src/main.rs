@@ -35,6 +35,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// A call allocates some dozens of times, much of it buffers of one size.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bad arguments and bad configuration, as clap has it too.
 const EXIT_USAGE: u8 = 2;
 

@@ -32,6 +32,7 @@ const MAX_STREAMS: u32 = 256;
 pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerError> {
     let (operation, patience) = (config.operation.clone(), config.patience);
     let address = config.listen;
+    allow_many_connections();
     let failed = |reason| ServerError::Listen { address, reason };
     let listener = listen(address, config.reuse_port).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -92,6 +93,16 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     socket.set_reuseport(reuse_port)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Raises the number of open files to the most that the system grants: each call has two connections, and
+/// what services begin with is room for some five hundred calls.
+fn allow_many_connections() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }) {
+        tracing::warn!("the number of open files stays as it is: {error}");
+    }
 }
 
 fn serve(

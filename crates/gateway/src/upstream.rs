@@ -10,12 +10,13 @@ use http::header::{
     AUTHORIZATION, CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use smallvec::SmallVec;
 use tower::ServiceExt;
 
 use crate::client::BodyError;
@@ -108,6 +109,17 @@ impl UpstreamUrl {
 
     /// The request's target with this server in place of ours.
     fn target(&self, uri: &Uri) -> Result<Uri, http::Error> {
+        // Most have nothing that is to be changed.
+        if self.base.is_empty()
+            && let Some(whole) = uri.path_and_query()
+            && (self.api_key.is_none() || whole.query().is_none())
+        {
+            let mut parts = uri::Parts::default();
+            parts.scheme = Some(self.scheme.clone());
+            parts.authority = Some(self.authority.clone());
+            parts.path_and_query = Some(whole.clone());
+            return Ok(Uri::from_parts(parts)?);
+        }
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         // Gemini's clients may be known by a parameter, too.
         let path = match (&self.api_key, path.split_once('?')) {
@@ -247,28 +259,33 @@ const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authoriza
 /// Removes the fields that are for one connection only (RFC 9110, section 7.6.1), and those that
 /// `Connection` names.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let always = [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ];
-    for name in named.into_iter().chain(always) {
-        headers.remove(name);
+    // Most messages have one of them, or none: looking for each would take longer.
+    let is_named = headers.contains_key(CONNECTION);
+    let is_hop = |name: &&HeaderName| HOP_BY_HOP.contains(name);
+    let found: SmallVec<[HeaderName; 2]> = headers.keys().filter(is_hop).cloned().collect();
+    if is_named {
+        let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+        let named: Vec<HeaderName> = lines
+            .flat_map(|line| line.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        named.iter().for_each(|name| drop(headers.remove(name)));
     }
+    found.iter().for_each(|name| drop(headers.remove(name)));
 }
+
+/// Fields of one connection, whether `Connection` names them or not.
+static HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

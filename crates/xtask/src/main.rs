@@ -5,6 +5,7 @@ mod counts;
 mod crash;
 mod environment;
 mod fuzz;
+mod gateway;
 mod mutants;
 mod planted;
 mod python;
@@ -33,10 +34,11 @@ enum Chore {
         #[arg(value_name = "STEP")]
         only: Vec<String>,
     },
-    /// Compares every hot path with peers and with what the machine allows, in one table.
+    /// Compares every hot path with peers and with what the machine allows, in one table; or the gateway
+    /// with nginx and LiteLLM (`bench gateway`).
     #[command(disable_help_flag = true)]
     Bench {
-        /// What the comparison takes: see `cargo xtask bench --help`
+        /// What the comparison takes: see `cargo xtask bench --help` and `cargo xtask bench gateway --help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -95,6 +97,11 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<(), run::Failure> {
+    if let Some(("gateway", rest)) =
+        arguments.split_first().map(|(first, rest)| (first.as_str(), rest))
+    {
+        return gateway::bench(rest);
+    }
     // Quietly: with --json, the list is all that is printed.
     run::quietly(
         "cargo run --quiet --release --package tidegate-benches --bin compare --",

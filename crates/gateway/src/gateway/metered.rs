@@ -11,10 +11,10 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tidegate::policy::{CostRule, Reason, Refusal, Rule, Verdict};
-use tidegate_tower::{Fields, HeadersOf, Rendered};
+use tidegate_tower::HeadersOf;
 
 use super::{Caller, Denied, Gateway, Known, with_fields};
-use crate::answer::{self, Dialect};
+use crate::answer::{self, Dialect, LimitFields};
 use crate::llm::{Api, Bill, LlmRequest, Meter, UseTokenizer};
 use crate::metrics::outside;
 use crate::prices::Price;
@@ -101,7 +101,7 @@ impl Gateway {
         let (llm_tokens, nanos) = reserving.needed();
         let Reserving { request, price, ceiling, .. } = reserving;
         let may_owe = grant.standings().iter().all(|standing| standing.rule().allows_debt());
-        let fields = Fields::Ietf.render(grant.standings());
+        let fields = LimitFields::of(grant.standings(), api.maker().dialect());
         let bill = grant.into_reservation().map(|reservation| {
             let reserved = (request.input(), request.output(ceiling));
             caller.span.holds(llm_tokens, nanos, reserved.1);
@@ -142,7 +142,7 @@ impl Gateway {
 
 /// A call that has reserved what it can use at most.
 struct Reserved {
-    fields: Rendered,
+    fields: LimitFields,
     bill: Option<Bill>,
     /// The body to pass on.
     body: Bytes,

@@ -15,3 +15,4 @@ mod raw;
 mod state;
 mod storm;
 mod traces;
+mod vendor_fields;
