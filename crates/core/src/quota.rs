@@ -222,5 +222,24 @@ mod tests {
         assert_eq!(Quota::new(1, Duration::ZERO), Err(QuotaError::NoPeriod));
         assert!(matches!(Quota::new(1, Duration::MAX), Err(QuotaError::PeriodTooLong { .. })));
         assert!(Quota::new(Quota::MAX_UNITS, Quota::MAX_PERIOD).is_ok());
+        assert_eq!(Quota::MAX_UNITS, 281_474_976_710_656);
+        assert_eq!(Quota::MAX_PERIOD.as_secs(), 315_360_000);
+    }
+
+    #[test]
+    fn errors_say_what_would_be_right() {
+        for (error, said) in [
+            (QuotaError::NoUnits, "at least 1"),
+            (QuotaError::TooManyUnits { units: 7 }, "at most 281474976710656"),
+            (QuotaError::NoPeriod, "at least 1 ns"),
+            (QuotaError::PeriodTooLong { secs: 7 }, "at most 315360000 s (10 years)"),
+            (QuotaError::TooFast { units: 9, period_ns: 7 }, "count in a larger unit"),
+            (QuotaError::Burst { burst: 0, max: 7 }, "give 1 to 7"),
+            (QuotaError::TooLarge { units: 9, max: 7 }, "at most 7"),
+            (QuotaError::Epochs { epochs: 0, max: 7 }, "give 1 to 7"),
+        ] {
+            let text = std::string::ToString::to_string(&error);
+            assert!(text.contains(said), "{text}");
+        }
     }
 }

@@ -48,7 +48,7 @@ struct Suite {
 }
 
 /// Quickest first.
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite {
         name: "properties",
         package: "core",
@@ -71,7 +71,14 @@ const SUITES: [Suite; 5] = [
         name: "loom",
         package: "core",
         flags: "--cfg loom",
-        arguments: "-p tidegate-core --release --test loom",
+        arguments: "-p tidegate-core --release --test loom -- --skip the_bound_holds_while_threads_turn",
+    },
+    // The one model that takes longer than all the others.
+    Suite {
+        name: "large model",
+        package: "core",
+        flags: "--cfg loom",
+        arguments: "-p tidegate-core --release --test loom -- the_bound_holds_while_threads_turn",
     },
     // The flood takes a minute where nothing is optimized, and looks for nothing that others do not.
     Suite {
@@ -93,7 +100,7 @@ const BUILD: [(&str, &str); 5] = [
 ];
 
 /// How long a suite may take. A bug that makes threads wait for ever is caught by this.
-const TOO_LONG: Duration = Duration::from_secs(600);
+const TOO_LONG: Duration = Duration::from_secs(1_800);
 
 fn bugs() -> Result<Vec<Bug>, Failure> {
     let text = read(&root().join(BUGS))?;

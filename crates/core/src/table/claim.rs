@@ -137,4 +137,83 @@ mod tests {
             assert_eq!((tally.taken_over(), tally.denied()), (0, 0));
         }
     }
+
+    /// Heads of the slots of one line: claims of a key, live slots of it, and those of other keys.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Is {
+        Unused,
+        Claimed(u64),
+        Live(u64),
+        Empty,
+    }
+    use Is::{Claimed, Empty, Live, Unused};
+
+    /// What becomes of the slots when the claim in one of them is seen through, and what is told.
+    fn finished(slots: [Is; 4], claim: usize, own: bool) -> ([Is; 4], bool) {
+        let bucket = TokenBucket::new(Quota::per_second(5)).unwrap();
+        let (lines, tally) = ([Line::new()], Tally::new());
+        let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally)).unwrap();
+        let set = table.set(Key::from_hash(4)); // whose search begins with the first slot
+        let unused = slot::load(set.slot(0));
+        for (index, is) in slots.into_iter().enumerate() {
+            let claimed = |key| unused.claimed(slot::fingerprint(Key::from_hash(key)), 7, false);
+            let head = match is {
+                Unused => continue,
+                Claimed(key) => claimed(key),
+                Live(key) => claimed(key).confirmed(),
+                Empty => claimed(4).given_up(),
+            };
+            slot::swap(set.slot(index), unused, head).unwrap();
+        }
+        let seen = Seen { index: claim, head: slot::load(set.slot(claim)) };
+        let told = table.finish(&set, seen, own);
+        let is = |index| {
+            let head = slot::load(set.slot(index));
+            let key = slot::key_bits(head);
+            match () {
+                () if head.is_unused() => Unused,
+                () if head.is_empty() => Empty,
+                () if head.is_live() => Live(key),
+                () => Claimed(key),
+            }
+        };
+        ([0, 1, 2, 3].map(is), told)
+    }
+
+    #[test]
+    fn of_all_claims_of_a_key_one_is_left() {
+        let (mine, other) = (4, 5);
+        let (claimed, live) = (Claimed(mine), Live(mine));
+        for own in [true, false] {
+            let finish = |slots, claim| finished(slots, claim, own);
+            // Alone, or beside other keys: it is live.
+            assert_eq!(
+                finish([claimed, Unused, Unused, Unused], 0),
+                ([live, Unused, Unused, Unused], true)
+            );
+            let others = [Claimed(other), claimed, Live(other), Empty];
+            assert_eq!(finish(others, 1), ([Claimed(other), live, Live(other), Empty], true));
+            // A higher claim is given up, and a lower one is yielded to.
+            let two = [Live(other), claimed, Empty, claimed];
+            assert_eq!(finish(two, 1), ([Live(other), live, Empty, Empty], true));
+            assert_eq!(finish(two, 3), ([Live(other), claimed, Empty, Empty], false));
+            let three = [claimed, claimed, claimed, Live(other)];
+            assert_eq!(finish(three, 0), ([live, Empty, Empty, Live(other)], true));
+            assert_eq!(finish(three, 1).0[..2], [claimed, Empty]);
+            // A live slot is yielded to, wherever it is.
+            assert_eq!(
+                finish([live, claimed, Empty, Empty], 1),
+                ([live, Empty, Empty, Empty], false)
+            );
+            assert_eq!(
+                finish([claimed, Empty, Empty, live], 0),
+                ([Empty, Empty, Empty, live], false)
+            );
+        }
+        // Another key's claim is seen through by whoever finds it in the way, in the whole set: its key may
+        // lie behind a slot that this search ends at.
+        let behind = [claimed, Unused, Live(mine), Unused];
+        assert_eq!(finished(behind, 0, false), ([Empty, Unused, Live(mine), Unused], false));
+        assert_eq!(finished(behind, 0, true).0[0], live, "its own cannot lie there");
+    }
 }

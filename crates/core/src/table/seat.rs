@@ -126,7 +126,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
 
     /// The seat's slot and its word, if it is the key's still.
     #[inline(always)]
-    fn seated(&self, seat: &Seat) -> Option<(SlotCell<'_>, u64)> {
+    pub(super) fn seated(&self, seat: &Seat) -> Option<(SlotCell<'_>, u64)> {
         let slot = &self.storage.lines().get(seat.index / SLOTS)?.slots()[seat.index % SLOTS];
         let head = slot::load(slot);
         if head.tag != seat.tag {

@@ -240,6 +240,12 @@ mod tests {
     }
 
     #[test]
+    fn a_table_has_lines_for_the_keys_that_were_asked_for() {
+        let lines = [0, 1, 2, 3, 100, 256, 257, 131_072, 131_073].map(Line::for_keys);
+        assert_eq!(lines, [1, 1, 1, 2, 50, 128, 256, 65_536, 40_832]);
+    }
+
+    #[test]
     fn a_table_uses_whole_sets() {
         let used = [1, 127, 128, 129, 200, 255, 256, 257].map(whole_sets);
         assert_eq!(used, [1, 127, 128, 128, 128, 128, 256, 256]);

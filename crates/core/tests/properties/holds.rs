@@ -95,6 +95,12 @@ proptest! {
 }
 
 #[test]
+fn what_is_held_says_whose_it_is() {
+    let held = Held { key: Key::from_hash(0xab), cost: Cost::new(7), charged_at: Timestamp::ZERO };
+    assert_eq!(held.to_string(), "7 units of key 00000000000000ab");
+}
+
+#[test]
 fn holds_that_are_forgotten_return_nothing_and_their_records_are_free() {
     let holds = Holds::new([const { Hold::new() }; 3]);
     let now = Timestamp::from_secs(1_000);

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_core::{
-    AtomicU64, Cell, Cost, FixedWindow, Protocol, Quota, SlidingWindowLog, Swap, TokenBucket,
+    Algorithm, Allowance, AtomicU64, Cell, Cost, Decision, Entry, FixedWindow, Protocol, Quota,
+    SlidingWindowLog, Step, Swap, Timestamp, TokenBucket,
 };
 
 use crate::late::{Recorded, at, counter, recorded};
@@ -98,4 +99,104 @@ fn what_is_foreseen_is_what_a_peek_says() {
     check(SlidingWindowLog::new(Quota::per_minute(10)).unwrap());
     check(FixedWindow::new(Quota::per_minute(10)).unwrap());
     check(TokenBucket::new(Quota::per_minute(10)).unwrap());
+}
+
+/// A protocol that says only what it must: what it does not say is as if it had.
+#[derive(Clone, Copy)]
+struct Plain<P>(P);
+
+impl<P: Protocol> Protocol for Plain<P> {
+    fn ring_words(&self) -> usize {
+        self.0.ring_words()
+    }
+
+    fn decide<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
+        self.0.decide(cell, word, cost, now)
+    }
+
+    fn peek<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<Decision> {
+        self.0.peek(cell, word, cost, now)
+    }
+
+    fn charge<C: Cell>(&self, cell: &C, word: u64, cost: Cost, now: Timestamp) -> Option<()> {
+        self.0.charge(cell, word, cost, now)
+    }
+
+    fn refund<C: Cell>(
+        &self,
+        cell: &C,
+        word: u64,
+        cost: Cost,
+        charged_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<()> {
+        self.0.refund(cell, word, cost, charged_at, now)
+    }
+
+    fn enter(&self, left_behind: u64, cost: Cost, now: Timestamp) -> Entry {
+        self.0.enter(left_behind, cost, now)
+    }
+
+    fn prepare<C: Cell>(&self, cell: &C, word: u64, clear: bool) {
+        self.0.prepare(cell, word, clear);
+    }
+
+    fn is_idle(&self, word: u64, now: Timestamp) -> bool {
+        self.0.is_idle(word, now)
+    }
+
+    fn idle_at(&self, word: u64) -> Timestamp {
+        self.0.idle_at(word)
+    }
+
+    fn is_settled(&self, word: u64) -> bool {
+        self.0.is_settled(word)
+    }
+}
+
+#[test]
+fn what_a_protocol_does_not_say_is_as_if_it_had() {
+    let bucket = TokenBucket::new(Quota::per_minute(10)).unwrap();
+    let (plain, shared) = (Plain(bucket), recorded(&bucket));
+    let head = || shared.head.load(Relaxed);
+    for units in [7, 3, 1] {
+        let peeked = plain.peek(&shared, head(), Cost::new(units), at(0)).unwrap();
+        let foreseen = plain.foresee(&shared, head(), Cost::new(units), at(0));
+        assert_eq!(foreseen.map(Result::err), Some(peeked.denial()));
+        let admitted = plain.admit(&shared, head(), Cost::new(units), at(0));
+        assert_eq!(admitted.map(Result::err), Some(peeked.denial()));
+    }
+    plain.forgive(&shared, head(), Cost::new(4), at(0)).unwrap();
+    assert_eq!(plain.peek(&shared, head(), Cost::ZERO, at(0)).unwrap().remaining(), 4);
+    assert_eq!(plain.idle_rank(head()), plain.idle_at(head()).as_nanos());
+    assert!(plain.idle_rank(head()) > at(0).as_nanos());
+}
+
+/// The same of an algorithm: a count that nothing but a refund lowers, and that is idle from a time on.
+struct Counted;
+
+impl Algorithm for Counted {
+    fn step(&self, word: u64, cost: Cost, _: Timestamp) -> Step {
+        Step::Allow { word: word + cost.units(), allowance: Allowance::new(0, 0) }
+    }
+
+    fn charge(&self, word: u64, cost: Cost, _: Timestamp) -> u64 {
+        word + cost.units()
+    }
+
+    fn refund(&self, word: u64, cost: Cost, _: Timestamp, _: Timestamp) -> u64 {
+        word.saturating_sub(cost.units())
+    }
+
+    fn idle_at(&self, word: u64) -> Timestamp {
+        Timestamp::from_nanos(word * 3)
+    }
+}
+
+#[test]
+fn what_an_algorithm_does_not_say_is_as_if_it_had() {
+    assert_eq!(Algorithm::forgive(&Counted, 7, Cost::new(3), at(0)), 4);
+    assert_eq!(Algorithm::idle_rank(&Counted, 7), 21);
+    let at = Timestamp::from_nanos;
+    assert!(Algorithm::is_idle(&Counted, 7, at(21)) && !Algorithm::is_idle(&Counted, 7, at(20)));
 }
