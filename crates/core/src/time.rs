@@ -91,5 +91,6 @@ mod tests {
         assert_eq!(Timestamp::from_secs(u64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
         assert_eq!(Timestamp::from_nanos(Timestamp::MAX.as_nanos()), Timestamp::MAX);
+        assert_eq!(Timestamp::MAX.as_nanos(), 4_611_686_018_427_387_902);
     }
 }

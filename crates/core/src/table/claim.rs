@@ -60,8 +60,7 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         else {
             return None;
         };
-        let clearing = was_live && self.protocol.ring_words() > 0;
-        let claim = place.head.claimed(set.fingerprint(), word, clearing);
+        let claim = place.head.claimed(set.fingerprint(), word, was_live);
         slot::swap(set.slot(place.index), place.head, claim).ok()?;
         if was_live {
             self.tally().count_taken_over();

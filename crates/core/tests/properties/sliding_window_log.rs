@@ -1,11 +1,12 @@
 //! The sliding window log against the list of timestamps, which it must equal.
 
 use proptest::prelude::*;
-use tidegate_core::{AtomicU64, Cost, Limiter, Quota, SlidingWindowLog, Timestamp};
+use tidegate_core::{AtomicU64, Cost, Limiter, Protocol, Quota, SlidingWindowLog, Timestamp};
 
 use crate::agreement::{agrees, without_stale_times};
 use crate::answers::check_answer;
 use crate::history::{self, Clock, Kind, Walk, cost_of};
+use crate::late::Recorded;
 use crate::models::{Queue, Timestamps};
 
 fn limiter(quota: Quota) -> Limiter<SlidingWindowLog, Vec<AtomicU64>> {
@@ -161,4 +162,26 @@ fn nothing_is_admitted_before_the_last_of_a_debt_that_a_later_refund_has_freed()
     assert_eq!(limiter.peek(Cost::ZERO, at(65)).remaining(), 1);
     assert!(!limiter.decide(Cost::ONE, at(59)).is_allow(), "in debt");
     assert!(limiter.decide(Cost::ONE, at(60)).is_allow());
+}
+
+/// A refund has freed an entry after the debt was over; for whom the debt is not over yet, that is nothing.
+#[test]
+fn for_a_now_that_is_still_in_debt_nothing_is_left() {
+    let log = SlidingWindowLog::new(Quota::per_minute(3)).unwrap();
+    let ring: Vec<_> = (0..log.ring_words()).map(|_| AtomicU64::new(0)).collect();
+    let shared = Recorded { head: AtomicU64::new(0), ring };
+    let head = || shared.head.load(std::sync::atomic::Ordering::Relaxed);
+    let at = |s: u64| Timestamp::from_secs(1_000 + s);
+    for s in [0, 10, 20] {
+        assert!(log.decide(&shared, head(), Cost::ONE, at(s)).unwrap().is_allow());
+    }
+    log.charge(&shared, head(), Cost::ONE, at(21)).unwrap(); // to be admitted at 60 s
+    log.refund(&shared, head(), Cost::ONE, at(10), at(61)).unwrap();
+    for (s, left) in [(61, 1), (55, 0)] {
+        let peeked = log.peek(&shared, head(), Cost::ONE, at(s)).unwrap();
+        assert_eq!(log.peek(&shared, head(), Cost::ZERO, at(s)).unwrap().remaining(), left);
+        assert_eq!(peeked.is_allow(), left > 0);
+        let foreseen = log.foresee(&shared, head(), Cost::ONE, at(s)).unwrap();
+        assert_eq!(foreseen.err(), peeked.denial(), "{s} s");
+    }
 }
