@@ -269,6 +269,24 @@ mod tests {
         }
     }
 
+    /// The reciprocal falls short by most for waits of decades, at rates of four ticks in three
+    /// nanoseconds.
+    #[test]
+    fn a_wait_of_decades_is_the_least_that_does() {
+        let bucket = TokenBucket::new(Quota::new(178, Duration::from_nanos(266)).unwrap()).unwrap();
+        let (rate, inverse) = (u128::from(bucket.rate), u128::from(bucket.inverse_rate));
+        let mut falls_short = [0; 4];
+        for (now, less) in (0..8_u64).flat_map(|now| (0..60).map(move |less| (now, less))) {
+            let due = bucket.ticks(Timestamp::from_nanos(now)) + MAX_WAIT - less;
+            let need = (u128::from(due) << 62) - u128::from(now) * rate;
+            let wait = need.div_ceil(rate);
+            let told = bucket.wait_ns(due, Timestamp::from_nanos(now));
+            assert_eq!(u128::from(told), wait, "after {now} ns, {less} ticks less");
+            falls_short[(wait - (((need >> 62) * inverse) >> 62)) as usize] += 1;
+        }
+        assert!(falls_short[1..].iter().all(|times| *times > 0), "{falls_short:?}");
+    }
+
     #[test]
     fn a_wait_longer_than_any_is_told_as_the_longest() {
         let bucket = TokenBucket::new(Quota::per_second(1)).unwrap();

@@ -185,3 +185,20 @@ fn for_a_now_that_is_still_in_debt_nothing_is_left() {
         assert_eq!(foreseen.err(), peeked.denial(), "{s} s");
     }
 }
+
+/// An entry that was put off by a debt, which was taken back, is an ordinary one once it is used at that
+/// very time: it puts nobody off, whatever their clock says.
+#[test]
+fn an_entry_that_a_debt_had_is_an_ordinary_one_once_it_is_used() {
+    let log = limiter(Quota::per_minute(3));
+    let at = |s: u64| Timestamp::from_secs(1_000 + s);
+    for s in [0, 10, 20] {
+        assert!(log.decide(Cost::ONE, at(s)).is_allow());
+    }
+    log.charge(Cost::ONE, at(21)); // to be admitted at 60 s
+    log.refund(Cost::ONE, at(21), at(22));
+    assert!(!log.decide(Cost::ONE, at(59)).is_allow());
+    assert!(log.decide(Cost::ONE, at(60)).is_allow());
+    log.refund(Cost::ONE, at(10), at(61));
+    assert!(log.decide(Cost::ONE, at(58)).is_allow(), "one of 10 s is free");
+}

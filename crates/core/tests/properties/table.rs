@@ -416,3 +416,36 @@ fn keys_whose_hashes_differ_in_one_bit_are_apart() {
         }
     }
 }
+
+/// A slot that is taken over in the epoch that its former key is in: nothing of the sum over that key's
+/// completed epochs counts for the next.
+#[test]
+fn a_slot_that_changes_hands_within_an_epoch_leaves_no_sum_behind() {
+    let counter = SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap();
+    let memory = Memory::new(1, counter.ring_words());
+    let table = memory.table(counter).with_when_full(WhenFull::TakeOver);
+    let at = |s: u64| Timestamp::from_secs(1_000_020 + s);
+    for (user, s) in (0..4).flat_map(|user| [(user, 0), (user, 11)]) {
+        assert!(table.decide(key(user), Cost::new(4), at(s)).is_allow());
+    }
+    for (left, s) in [(9, 12), (8, 13)] {
+        let decision = table.decide(key(9), Cost::ONE, at(s));
+        assert!(decision.is_allow());
+        assert_eq!(decision.remaining(), left);
+    }
+    assert_eq!(memory.tally.taken_over(), 1);
+}
+
+/// A log whose only charge was taken back is as new at once.
+#[test]
+fn a_log_that_is_refunded_whole_is_idle() {
+    let log = SlidingWindowLog::new(Quota::per_minute(3)).unwrap();
+    let memory = Memory::new(1, log.ring_words());
+    let table = memory.table(log);
+    let now = Timestamp::from_secs(1_000_000);
+    assert!(table.decide(key(1), Cost::new(3), now).is_allow());
+    assert_eq!(table.live_keys(now), 1);
+    table.refund(key(1), Cost::new(3), now, now);
+    assert_eq!(table.live_keys(now), 0);
+    assert!(table.decide(key(1), Cost::new(3), now).is_allow());
+}
