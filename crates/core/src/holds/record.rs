@@ -4,6 +4,10 @@
 //! Heads are loaded `Acquire` and swapped `AcqRel`. A record's fields are written between the swap to
 //! `Claimed` and the swap to `Held`, so who sees the latter sees them, and may load them `Relaxed`. That
 //! they are still the same is seen from their generation, and from the head that is swapped after.
+//!
+//! Without these orders, who sees a hold might find fields of an earlier generation, and would take the
+//! hold for one that is not there yet: no model can tell that from one that is seen late, and nothing is
+//! given back or settled twice by it. The orders keep a hold from being overlooked by who renews it.
 
 use super::Held;
 use crate::sync::{AtomicU128, Ordering};

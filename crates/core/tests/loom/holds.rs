@@ -258,3 +258,27 @@ fn a_process_that_dies_as_a_reservation_ends_gives_nothing_away() {
         });
     }
 }
+
+/// Who looks at a record while it is used again sees one hold or the other, or none; and never one whose
+/// note was only begun.
+#[test]
+fn a_look_at_a_record_that_is_used_again_sees_no_hold_that_was_only_begun() {
+    each_stop(2, 0..14, |stop| {
+        let holds = holds(1);
+        let first = make(&holds, 1, START).unwrap();
+        let victim = {
+            let holds = holds.clone();
+            thread::spawn(move || {
+                stopped(stop, || {
+                    holds.take(first);
+                    let _ = make(&holds, 2, START);
+                });
+            })
+        };
+        let seen = holds.total();
+        victim.join().unwrap();
+        let left = holds.total();
+        assert!([(0, 0), (1, 11), (1, 12)].contains(&seen), "{seen:?}");
+        assert!(seen != (1, 12) || left == seen, "{seen:?} was only begun: {left:?}");
+    });
+}

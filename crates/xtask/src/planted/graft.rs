@@ -55,7 +55,7 @@ pub(super) fn graft(text: &str, changes: &[Change<'_>]) -> syn::Result<(String, 
 
 /// A crate's root with the function that says which bug is there. In constants, none is.
 pub(super) fn root(text: &str) -> String {
-    let text = text.replace("#![forbid(unsafe_code)]", "");
+    let text = text.replace("#![forbid(unsafe_code)]", "").replace("#![deny(unsafe_code)]", "");
     format!("#![feature(core_intrinsics, const_eval_select)]\n#![allow(warnings)]\n{text}\n{PICK}")
 }
 
