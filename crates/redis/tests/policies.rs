@@ -384,3 +384,64 @@ fn what_is_wrong_with_the_server_is_told_with_its_line() {
         assert!(errors[0].to_string().contains(expected), "{errors:?}");
     }
 }
+
+#[tokio::test]
+async fn what_nobody_settles_stays_charged_though_a_dry_run_charged_nothing() {
+    let redis = RedisServer::start();
+    let rules = r#"
+        [[rule]]
+        name = "trial"
+        limit = "10 per day"
+        algorithm = "fixed-window"
+        key = "user"
+        cost = "llm-tokens"
+        dry_run = true
+
+        [[rule]]
+        name = "budget"
+        limit = "1000 per day"
+        algorithm = "fixed-window"
+        key = "user"
+        cost = "llm-tokens"
+
+        [[rule]]
+        name = "money"
+        limit = "1 USD per day"
+        algorithm = "fixed-window"
+        key = "user"
+        cost = "money"
+    "#;
+    let policy = policy(&redis, rules);
+    let alice = call("alice").with_llm_tokens(600).with_money("0.25 USD".parse::<Money>().unwrap());
+    let Verdict::Allow(grant) = policy.decide_async(&alice).await else { panic!() };
+    assert!(grant.standings()[0].decision().denial().is_some(), "the dry run would have denied");
+    let reservation = grant.into_reservation().expect("two rules are settled later");
+    assert_eq!(reservation.reserved(), Cost::new(600));
+    drop(reservation);
+    policy.finish().await;
+    let nothing =
+        call("alice").with_llm_tokens(0).with_money(Money::from_nanos(0, "USD".parse().unwrap()));
+    assert_eq!(left(&policy.peek_async(&nothing).await)[1..], [400, 750_000_000]);
+}
+
+#[tokio::test]
+async fn a_decision_that_nobody_waits_for_is_charged_nothing_here() {
+    let redis = RedisServer::start();
+    let rules = r#"
+        [[rule]]
+        name = "here"
+        limit = "3 per hour"
+        key = "user"
+        backend = "local"
+
+        [[rule]]
+        name = "there"
+        limit = "5 per hour"
+        key = "user"
+    "#;
+    let policy = policy(&redis, rules);
+    for _ in 0..10 {
+        drop(policy.decide_async(&call("alice")));
+    }
+    assert_eq!(left(&policy.decide_async(&call("alice")).await), [2, 4]);
+}

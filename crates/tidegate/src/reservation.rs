@@ -7,6 +7,12 @@ pub trait Ledger {
     /// Books that `used` was used of what was `reserved` at `charged_at`: the rest is given back, or the
     /// excess charged, whether it fits or not. Called once.
     fn settle(&self, reserved: Cost, used: Cost, charged_at: Timestamp);
+
+    /// Books that nobody says what was used, so that what was charged stays. Called once, in place of
+    /// [`settle`](Self::settle).
+    fn keep(&self, reserved: Cost, charged_at: Timestamp) {
+        self.settle(reserved, reserved, charged_at);
+    }
 }
 
 /// What is left to book when `used` was used of what was charged.
@@ -67,19 +73,19 @@ pub struct Reservation<L: Ledger> {
     ledger: L,
     reserved: Cost,
     charged_at: Timestamp,
-    /// What is booked as used when it ends, which is when it is dropped.
-    used: Cost,
+    /// What is booked as used when it ends, which is when it is dropped. `None` keeps what was charged.
+    used: Option<Cost>,
 }
 
 impl<L: Ledger> Reservation<L> {
     /// A reservation of what has just been charged to the ledger.
     pub fn new(ledger: L, reserved: Cost, charged_at: Timestamp) -> Self {
-        Self { ledger, reserved, charged_at, used: reserved }
+        Self { ledger, reserved, charged_at, used: None }
     }
 
     /// The same reservation, which gives everything back when it is dropped.
     pub fn cancel_on_drop(mut self) -> Self {
-        self.used = Cost::ZERO;
+        self.used = Some(Cost::ZERO);
         self
     }
 
@@ -99,7 +105,7 @@ impl<L: Ledger> Reservation<L> {
 
     /// Books what was really used: the rest is given back, or the excess charged.
     pub fn settle(mut self, used: Cost) {
-        self.used = used;
+        self.used = Some(used);
     }
 
     /// Gives everything back: the call was not made, or nothing was used.
@@ -110,6 +116,9 @@ impl<L: Ledger> Reservation<L> {
 
 impl<L: Ledger> Drop for Reservation<L> {
     fn drop(&mut self) {
-        self.ledger.settle(self.reserved, self.used, self.charged_at);
+        match self.used {
+            Some(used) => self.ledger.settle(self.reserved, used, self.charged_at),
+            None => self.ledger.keep(self.reserved, self.charged_at),
+        }
     }
 }

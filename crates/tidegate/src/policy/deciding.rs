@@ -22,6 +22,7 @@ struct Elsewhere<'p> {
 /// What was charged here for a call that the engine decides on still: taken back, unless it is kept. So a
 /// call whose caller goes away while the engine is asked is charged by no rule of this process.
 struct Charges<'p> {
+    policy: &'p Policy,
     layers: Layers<'p>,
     now: Timestamp,
 }
@@ -35,7 +36,7 @@ impl<'p> Charges<'p> {
 impl Drop for Charges<'_> {
     fn drop(&mut self) {
         for layer in self.layers.iter().filter(|layer| !layer.rule.is_dry_run()) {
-            layer.rule.refund(&layer.applied, self.now, self.now);
+            layer.rule.refund(&layer.applied, self.now, self.policy.inner.clock.now());
         }
     }
 }
@@ -52,14 +53,17 @@ impl Policy {
     ) -> impl Future<Output = Verdict<'p>> + Send + use<'p> {
         let begun = match self.inner.engine.clone() {
             None => Err(self.decide(call)),
-            Some(engine) => self.begin(call, true).map(|begun| (engine, begun)),
+            // Guarded from here on: the future may be dropped before it is first polled.
+            Some(engine) => self.begin(call, true).map(|(layers, elsewhere, now)| {
+                (engine, Charges { policy: self, layers, now }, elsewhere)
+            }),
         };
         async move {
-            let (engine, (layers, elsewhere, now)) = match begun {
+            let (engine, charges, elsewhere) = match begun {
                 Err(verdict) => return verdict,
                 Ok(begun) => begun,
             };
-            let charges = Charges { layers, now };
+            let now = charges.now;
             if elsewhere.asks.is_empty() {
                 return self.allow(charges.keep(), None, now);
             }
@@ -244,4 +248,73 @@ fn in_order<'p>(policy: &Policy, mut layers: Layers<'p>, others: Layers<'p>) -> 
     layers.extend(others);
     layers.sort_by_key(|layer| policy.index_of(layer.rule));
     layers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::FakeClock;
+    use crate::policy::{Deciding, Engine, KeyPart, Match, OnEngine, Rule};
+
+    /// Denies, once it has been told to answer.
+    #[derive(Debug, Default)]
+    struct Slow(AtomicBool);
+
+    impl Engine for Slow {
+        fn decide_here(&self, _: &[EngineAsk]) -> Option<EngineAnswer> {
+            None
+        }
+
+        fn decide<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a> {
+            let denial = Decision::Deny(Denial::exhausted(0, 1, 1));
+            Box::pin(std::future::poll_fn(move |_| match self.0.load(Ordering::Relaxed) {
+                false => Poll::Pending,
+                true => Poll::Ready(EngineAnswer {
+                    told: asks
+                        .iter()
+                        .map(|_| Told { decision: denial, by: DecidedBy::Server })
+                        .collect(),
+                    hold: None,
+                }),
+            }))
+        }
+
+        fn peek<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a> {
+            self.decide(asks)
+        }
+
+        fn finish(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[test]
+    fn what_has_refilled_while_the_engine_was_asked_is_not_given_back_again() {
+        let clock: &FakeClock = Box::leak(Box::new(FakeClock::at(Timestamp::from_secs(1_000))));
+        let limit = crate::Limit::token_bucket("10 per second".parse().unwrap(), None).unwrap();
+        let here = Rule::new("here", limit.clone(), [KeyPart::Global]).unwrap();
+        let here = here.costing(crate::policy::CostRule::Fixed(5));
+        let there = Rule::on_engine("there", limit, [KeyPart::User], OnEngine::default()).unwrap();
+        let there = there.matching(Match::everyone().authenticated(true));
+        let engine = Arc::new(Slow::default());
+        let policy = Policy::build([here, there], clock, Some(engine.clone())).unwrap();
+
+        let call = Call::new("GET", "/");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut slow = pin!(policy.decide_async(&call.by_user("alice")));
+        assert!(slow.as_mut().poll(&mut context).is_pending());
+        clock.advance(Duration::from_millis(500));
+        for _ in 0..2 {
+            assert!(policy.decide(&call).is_allow(), "all ten are there again");
+        }
+        engine.0.store(true, Ordering::Relaxed);
+        let Poll::Ready(verdict) = slow.poll(&mut context) else { panic!("it answers") };
+        assert!(!verdict.is_allow());
+        assert!(!policy.decide(&call).is_allow());
+    }
 }

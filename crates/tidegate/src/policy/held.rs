@@ -67,13 +67,33 @@ impl Held {
         here.chain(elsewhere).map(|(rule, charged)| (self.policy.rules[rule].cost(), charged))
     }
 
-    /// What was charged by the first rule that counts LLM tokens, or else by the first that counts money.
+    /// What was charged by the rules that count LLM tokens, or else by those that count money. A dry run
+    /// of an engine may have charged nothing.
     pub(super) fn estimate(&self) -> Cost {
-        let of =
-            |counts: fn(CostRule) -> bool| self.charges().find(|(cost_rule, _)| counts(*cost_rule));
-        let first = of(|cost| cost == CostRule::LlmTokens)
-            .or_else(|| of(|cost| matches!(cost, CostRule::Money(_))));
-        first.map_or(Cost::ZERO, |(_, charged)| charged)
+        let most = |counts: fn(CostRule) -> bool| {
+            let charged = self.charges().filter(|(cost_rule, _)| counts(*cost_rule));
+            charged.map(|(_, charged)| charged).max()
+        };
+        let tokens = most(|cost| cost == CostRule::LlmTokens);
+        tokens.or_else(|| most(|cost| matches!(cost, CostRule::Money(_)))).unwrap_or(Cost::ZERO)
+    }
+
+    /// Books what was used of each charge.
+    fn book(&self, charged_at: Timestamp, used: impl Fn((CostRule, Cost)) -> Cost) {
+        let now = self.policy.clock.now();
+        for account in &self.accounts {
+            let rule = &self.policy.rules[account.rule];
+            let used = used((rule.cost(), account.charged));
+            rule.settle((account.key, account.hold), account.charged, used, (charged_at, now));
+        }
+        if let Some(on_hold) = &self.on_hold {
+            let settled = on_hold.charged.iter().map(|(rule, charged)| {
+                let rule = &self.policy.rules[*rule];
+                rule.count_end(*charged);
+                used((rule.cost(), *charged))
+            });
+            on_hold.hold.settle(&settled.collect::<SmallVec<[Cost; 2]>>());
+        }
     }
 
     /// What was used of a charge, when `used` was of the estimate.
@@ -94,25 +114,21 @@ impl Reservation<Held> {
     /// charged.
     pub fn settle_usage(mut self, usage: Usage) {
         self.ledger_mut().usage = Some(usage);
+        let reserved = self.reserved();
+        self.settle(reserved); // each rule takes the usage in its place
     }
 }
 
 impl Ledger for Held {
     fn settle(&self, _: Cost, used: Cost, charged_at: Timestamp) {
-        let now = self.policy.clock.now();
-        for account in &self.accounts {
-            let rule = &self.policy.rules[account.rule];
-            let used = self.used((rule.cost(), account.charged), used);
-            rule.settle((account.key, account.hold), account.charged, used, (charged_at, now));
-        }
-        if let Some(on_hold) = &self.on_hold {
-            let settled = on_hold.charged.iter().map(|(rule, charged)| {
-                let rule = &self.policy.rules[*rule];
-                rule.count_end(*charged);
-                self.used((rule.cost(), *charged), used)
-            });
-            on_hold.hold.settle(&settled.collect::<SmallVec<[Cost; 2]>>());
-        }
+        self.book(charged_at, |charge| self.used(charge, used));
+    }
+
+    fn keep(&self, _: Cost, charged_at: Timestamp) {
+        self.book(charged_at, |(cost_rule, charged)| match cost_rule {
+            CostRule::Fixed(_) => Cost::ZERO, // a concurrent call has ended
+            CostRule::LlmTokens | CostRule::Money(_) => charged,
+        });
     }
 }
 
