@@ -176,6 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn who_ends_a_call_leaves_the_others_as_long_as_they_had() {
+        let concurrency = Concurrency::new(3).unwrap().lasting(Duration::from_secs(60));
+        let Step::Allow { word, .. } = concurrency.step(0, Cost::new(2), START) else { panic!() };
+        let earlier = Timestamp::from_nanos(START.as_nanos() - 9_000_000_000);
+        for now in [earlier, START, START + Duration::from_secs(30)] {
+            let one_less = concurrency.refund(word, Cost::ONE, START, now);
+            assert_eq!(concurrency.idle_at(one_less), concurrency.idle_at(word), "{now:?}");
+            assert_eq!(Concurrency::count(one_less, now), 1);
+            let more = concurrency.charge(word, Cost::ONE, now);
+            assert!(concurrency.idle_at(more) >= concurrency.idle_at(word), "{now:?}");
+        }
+    }
+
+    #[test]
     fn limits_that_do_not_fit_are_refused() {
         assert_eq!(Concurrency::new(0), Err(QuotaError::NoUnits));
         assert!(Concurrency::new(MAX_COUNT / 2).is_ok());

@@ -88,3 +88,25 @@ impl Clock for SharedClock {
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SharedFile;
+
+    #[test]
+    fn a_wall_clock_that_steps_back_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = SharedFile::open(folder.path().join("limits")).unwrap().clock();
+        let wall = clock.now();
+        let ahead = clock.follow(wall + Duration::from_secs(500));
+        assert!(ahead >= wall + Duration::from_secs(500));
+        let mut later = clock.now();
+        while later <= ahead {
+            later = clock.now();
+        }
+        // The file has not seen that yet.
+        assert!(clock.follow(wall) >= later, "it goes on from where it was");
+        assert!(clock.now() >= later);
+    }
+}
