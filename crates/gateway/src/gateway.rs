@@ -196,7 +196,7 @@ impl Gateway {
             Identified::Stranger => (None, None),
             Identified::Refused(reason) => (None, Some(reason)),
         };
-        let route = Route::of(&parts.method, path);
+        let route = Route::of(&parts.method, path, &parts.headers);
         let caller = Caller { ip: client_ip(&parts, &self.proxies), who, route, span };
         caller.span.caller(caller.ip, caller.user(), caller.route.name());
         let dialect = caller.route.maker().dialect();

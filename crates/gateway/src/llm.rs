@@ -13,6 +13,7 @@ mod members;
 mod request;
 mod settings;
 mod tokens;
+mod unseen;
 
 mod bill;
 mod meter;
@@ -26,4 +27,5 @@ pub(crate) use input::Allowances;
 pub(crate) use meter::Meter;
 pub(crate) use request::LlmRequest;
 pub(crate) use settings::{Settings, UseTokenizer};
+pub(crate) use unseen::Unseen;
 pub(crate) use usage::TokenCounts;

@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::banner::Banner;
 use crate::cli::Origin;
@@ -34,6 +35,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let address = config.listen;
     allow_many_connections();
     let failed = |reason| ServerError::Listen { address, reason };
+    let mut stop = Stop::new().map_err(ServerError::Signals)?;
     let listener = listen(address, config.reuse_port).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let upstream = config.providers.main.as_ref().map(ToString::to_string);
@@ -59,7 +61,6 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     http1.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let connections = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(told_to_stop());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -71,7 +72,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
                 }
                 Err(error) => pause_after(&error).await,
             },
-            () = &mut stop => break,
+            () = stop.told() => break,
         }
     }
     drop(listener);
@@ -81,7 +82,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     tokio::select! {
         () = connections.shutdown() => {}
         () = tokio::time::sleep(drain) => tracing::warn!("some requests did not end in time"),
-        () = told_to_stop() => tracing::warn!("told again, so requests are cut off"),
+        () = stop.told() => tracing::warn!("told again, so requests are cut off"),
     }
     Ok(())
 }
@@ -146,20 +147,27 @@ async fn pause_after(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn told_to_stop() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+/// Ctrl-C and SIGTERM, from when this is made: before the first is heard of, they would end the process at once.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one of them.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 /// Why the gateway cannot run.
@@ -169,6 +177,8 @@ pub(crate) enum ServerError {
         address: SocketAddr,
         reason: io::Error,
     },
+    /// The system does not tell of signals.
+    Signals(io::Error),
     /// The address of operators, or of metrics.
     Operation {
         field: &'static str,
@@ -184,6 +194,7 @@ impl fmt::Display for ServerError {
                 f,
                 "cannot listen on {address}: {reason}; choose another address with --listen, such as 127.0.0.1:8081"
             ),
+            Self::Signals(reason) => write!(f, "cannot listen for SIGTERM: {reason}"),
             Self::Operation { field, address, reason } => write!(
                 f,
                 "cannot listen on {address}: {reason}; choose another address with --{field}, or `{field}.listen` in the configuration"

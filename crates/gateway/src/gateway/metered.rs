@@ -105,7 +105,7 @@ impl Gateway {
         let bill = grant.into_reservation().map(|reservation| {
             let reserved = (request.input(), request.output(ceiling));
             caller.span.holds(llm_tokens, nanos, reserved.1);
-            Bill::new(reservation, (api, price.cloned()), reserved, may_owe)
+            Bill::new(reservation, (api, price.cloned()), reserved, may_owe, request.unseen())
                 .traced(caller.span.clone())
         });
         let (body, hides_usage) = (request.body(ceiling), request.hides_usage());

@@ -1,6 +1,6 @@
 //! [`Api`]: which provider's API a route is, and so how its requests and answers read.
 
-use http::Method;
+use http::{HeaderMap, Method};
 use tidegate::policy::canonical_path;
 
 use crate::answer::Dialect;
@@ -78,12 +78,16 @@ impl Maker {
 
 impl Route {
     /// The route of a request, however its path is spelt.
-    pub(crate) fn of(method: &Method, path: &str) -> Self {
+    pub(crate) fn of(method: &Method, path: &str, headers: &HeaderMap) -> Self {
         let path = canonical_path(path);
         let maker = maker_of(&path);
         // These never make a model work.
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE) {
-            return Self::Free(maker);
+            // Unless a server takes them for what a field says.
+            return match OVERRIDES.iter().any(|name| headers.contains_key(*name)) {
+                true => Self::Unknown(maker),
+                false => Self::Free(maker),
+            };
         }
         if let Some((before, verb)) = path.rsplit_once(':') {
             let model = before.rsplit('/').next().unwrap_or_default().to_owned();
@@ -129,6 +133,9 @@ impl Route {
     }
 }
 
+/// Fields that some servers take a request's method from.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
 /// Whose API a path belongs to.
 fn maker_of(path: &str) -> Maker {
     let begins = |start: &str| {
@@ -149,7 +156,7 @@ mod tests {
     use super::*;
 
     fn route(path: &str) -> Route {
-        Route::of(&Method::POST, path)
+        Route::of(&Method::POST, path, &HeaderMap::new())
     }
 
     #[test]
@@ -192,11 +199,15 @@ mod tests {
             assert_eq!(route(path), expected, "{path}");
         }
         for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE] {
-            assert_eq!(Route::of(&method, "/v1/chat/completions"), Route::Free(Maker::OpenAi));
+            let path = "/v1/chat/completions";
+            assert_eq!(Route::of(&method, path, &HeaderMap::new()), Route::Free(Maker::OpenAi));
+            let overridden = [("x-http-method-override".parse().unwrap(), "POST".parse().unwrap())];
+            let headers = overridden.into_iter().collect();
+            assert_eq!(Route::of(&method, path, &headers), Route::Unknown(Maker::OpenAi));
         }
         let unknown = Method::from_bytes(b"BREW").unwrap();
         assert_eq!(
-            Route::of(&unknown, "/v1/chat/completions"),
+            Route::of(&unknown, "/v1/chat/completions", &HeaderMap::new()),
             Route::Metered(Api::OpenAiChat, None)
         );
     }

@@ -6,7 +6,7 @@ use tidegate::Reservation;
 use tidegate::policy::{Held, Usage};
 
 use super::usage::Told;
-use super::{Api, TokenCounts, output};
+use super::{Api, TokenCounts, Unseen, output};
 use crate::metrics::METRICS;
 use crate::prices::Price;
 use crate::traces::CallSpan;
@@ -15,8 +15,8 @@ use crate::traces::CallSpan;
 ///
 /// It is settled once: with the usage that the provider tells, as far as it does; else with what was
 /// reserved for the input and what has passed of the output. Where an answer was given up before any output
-/// has passed, the model may have been thinking, so what was reserved stays charged. A bill that is dropped
-/// keeps what was reserved.
+/// has passed, or more is billed than passes, what was reserved stays charged. A bill that is dropped keeps
+/// what was reserved.
 #[derive(Debug)]
 pub(crate) struct Bill {
     pub(crate) reservation: Reservation<Held>,
@@ -28,6 +28,8 @@ pub(crate) struct Bill {
     pub(crate) output: u64,
     /// Whether the answer may go on when it has used what was reserved.
     pub(crate) may_owe: bool,
+    /// What of the output may not be seen to pass.
+    unseen: Unseen,
     told: Told,
     /// Bytes of output that have passed.
     seen_bytes: u64,
@@ -58,10 +60,23 @@ impl Bill {
         (api, price): (Api, Option<Price>),
         (input, output): (u64, u64),
         may_owe: bool,
+        unseen: Unseen,
     ) -> Self {
         let (told, seen_bytes, has_failed) = (Told::default(), 0, false);
         let span = CallSpan::default();
-        Self { reservation, api, price, input, output, may_owe, told, seen_bytes, has_failed, span }
+        Self {
+            reservation,
+            api,
+            price,
+            input,
+            output,
+            may_owe,
+            unseen,
+            told,
+            seen_bytes,
+            has_failed,
+            span,
+        }
     }
 
     /// The same bill, whose end this span is told of.
@@ -103,19 +118,26 @@ impl Bill {
     /// Books what a stream has used.
     pub(super) fn settle_stream(self, end: End) {
         let broken = end == End::Broken || self.has_failed;
-        if broken && self.seen_bytes == 0 {
+        let told = self.told.counts().map_or(0, |counts| counts.output);
+        let goes_on = self.unseen == Unseen::Rest && !self.has_failed;
+        if broken && self.seen_bytes == 0 && told == 0 && !goes_on {
             // It is told of no output, and the input of an error is free.
             return self.cancel();
         }
-        let seen = match self.seen_bytes {
-            0 if end == End::Left => self.output,
-            bytes => {
-                bytes.div_ceil(BYTES_PER_TOKEN).min(self.output).max(bytes / MOST_BYTES_PER_TOKEN)
-            }
+        let is_known = match (self.unseen, end) {
+            (Unseen::Rest, _) => false,
+            (Unseen::Thoughts, End::Left) => false,
+            _ => end != End::Left || self.seen_bytes > 0,
         };
+        let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN);
+        let seen = if is_known { seen.min(self.output) } else { self.output };
+        let seen = seen.max(self.seen_bytes / MOST_BYTES_PER_TOKEN);
         let counts = match self.told.counts() {
             Some(counts) if end == End::Whole && !broken => counts,
-            Some(counts) => TokenCounts { output: counts.output.max(seen), ..counts },
+            Some(counts) => {
+                let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
+                TokenCounts { output: counts.output.max(seen), ..counts }
+            }
             None => {
                 let bound = TokenCounts { input: self.input, ..TokenCounts::default() };
                 TokenCounts { output: seen, ..self.told.input().unwrap_or(bound) }
@@ -158,6 +180,8 @@ fn is_error(data: &[u8]) -> bool {
     // Nearly no event has the word in it.
     let has_word = data.windows(7).any(|window| window == b"\"error\"");
     has_word
-        && serde_json::from_slice::<Event<'_>>(data)
-            .is_ok_and(|event| event.error.is_some() || event.kind.as_deref() == Some("error"))
+        && serde_json::from_slice::<Event<'_>>(data).is_ok_and(|event| {
+            let failed = ["error", "response.failed"];
+            event.error.is_some() || event.kind.is_some_and(|kind| failed.contains(&&*kind))
+        })
 }

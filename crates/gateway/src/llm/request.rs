@@ -3,11 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::edits::Edits;
 use super::input::Media;
 use super::members::{Members, Twice};
-use super::{Api, Settings, tokens};
+use super::{Api, Settings, Unseen, tokens};
 
 /// A request to an LLM: what it can use at most, and how to lower that.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct LlmRequest {
     least_output: u64,
     edits: Edits,
     hides_usage: bool,
+    unseen: Unseen,
 }
 
 /// The most choices a request may ask for.
@@ -51,6 +53,8 @@ impl LlmRequest {
         let members = Members::read(text)?;
         check_content(api, &members)?;
         let body_model = members.find("model").map(string).transpose()?;
+        let model = model.or(body_model).map(|model| model.to_lowercase());
+        let unseen = Unseen::of(api, model.as_deref(), &members)?;
         let mut parts = Parts { text, members: &members, edits: Edits::default() };
         let choices = parts.choices(api)?;
         let (asked, least_output) = (parts.ceiling(api, settings)?, least_output(api, &members)?);
@@ -68,7 +72,7 @@ impl LlmRequest {
         Ok(Self {
             api,
             body: body.clone(),
-            model: model.or(body_model).map(|model| model.to_lowercase()),
+            model,
             input,
             bounded_text: if is_text_only { bounded_text } else { 0 },
             ceiling,
@@ -76,6 +80,7 @@ impl LlmRequest {
             least_output: least_output.min(ceiling),
             edits,
             hides_usage,
+            unseen,
         })
     }
 
@@ -85,6 +90,11 @@ impl LlmRequest {
 
     pub(crate) fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// What of its output may not be seen to pass.
+    pub(crate) const fn unseen(&self) -> Unseen {
+        self.unseen
     }
 
     /// The most LLM tokens that its input has.
@@ -159,6 +169,16 @@ fn check_content(api: Api, members: &Members<'_>) -> Result<(), RequestError> {
     }
 }
 
+/// How many prompts a completion has, each of which is answered: a list is one of tokens, or one of prompts.
+fn prompts(members: &Members<'_>) -> u64 {
+    let list = members.find("prompt").map(serde_json::from_str::<Vec<&RawValue>>);
+    let Some(Ok(list)) = list else { return 1 };
+    match list.first().map(|first| first.get()) {
+        Some(first) if first.starts_with(['"', '[']) => list.len() as u64,
+        _ => 1,
+    }
+}
+
 /// Anthropic takes no ceiling that is not above what may be thought.
 fn least_output(api: Api, members: &Members<'_>) -> Result<u64, RequestError> {
     let thinking = members.find("thinking").filter(|_| api == Api::AnthropicMessages);
@@ -198,7 +218,8 @@ impl<'a> Parts<'a> {
         if !(1..=MAX_CHOICES).contains(&choices) {
             return Err(RequestError::Number { field: "n", found: choices.to_string() });
         }
-        Ok(choices)
+        let prompts = if api == Api::OpenAiCompletions { prompts(self.members) } else { 1 };
+        Ok(choices.saturating_mul(prompts))
     }
 
     /// The ceiling that is set, if one is; and notes how to lower or set it.
@@ -471,8 +492,15 @@ mod tests {
         let body =
             r#"{"contents":[],"generationConfig":{"maxOutputTokens":100,"candidateCount":3}}"#;
         assert_eq!(read(Api::GeminiGenerate, body).unwrap().output(100), 300);
-        let body = r#"{"prompt":"x","n":2,"best_of":5}"#;
-        assert_eq!(read(Api::OpenAiCompletions, body).unwrap().output(10), 50);
+        for (body, output) in [
+            (r#"{"prompt":"x","n":2,"best_of":5}"#, 50),
+            (r#"{"prompt":["x","y","z"],"n":2}"#, 60),
+            (r#"{"prompt":[[1,2],[3]]}"#, 20),
+            (r#"{"prompt":[1,2,3]}"#, 10),
+            (r#"{"prompt":[]}"#, 10),
+        ] {
+            assert_eq!(read(Api::OpenAiCompletions, body).unwrap().output(10), output, "{body}");
+        }
     }
 
     #[test]

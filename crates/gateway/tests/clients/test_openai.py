@@ -15,9 +15,9 @@ def client_of(stack, **options):
 
 
 def ask(client, words="", **options):
-    options = {"max_completion_tokens": 300, **options}
+    options = {"model": MODEL, "max_completion_tokens": 300, **options}
     return client.chat.completions.create(
-        model=MODEL, messages=ASK, extra_headers=script(words), **options
+        messages=ASK, extra_headers=script(words), **options
     )
 
 
@@ -134,7 +134,8 @@ def test_a_stream_that_is_cut_off_for_its_budget_raises(stack):
 
 def test_a_client_that_leaves_pays_what_was_said(stack):
     stack = stack(lines="[llm]\ndrain_s = 0")
-    with ask(client_of(stack), "output=200, stall=9", stream=True) as stream:
+    options = {"model": "gpt-4.1-mini", "stream": True}
+    with ask(client_of(stack), "output=200, stall=9", **options) as stream:
         for chunk in stream:
             if chunk.choices[0].delta.content == "goes ":
                 break

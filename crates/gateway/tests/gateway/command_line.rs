@@ -61,6 +61,15 @@ fn the_printed_configuration_is_one_that_works() {
     assert_ne!(gateway.address().port(), 0);
 }
 
+#[test]
+fn told_to_stop_as_soon_as_it_says_that_it_listens_it_stops_well() {
+    for _ in 0..10 {
+        let mut gateway = Gateway::demo(&["--no-state"]);
+        gateway.signal("-TERM");
+        assert_eq!(gateway.wait(), Some(0), "and is not ended by the signal");
+    }
+}
+
 /// The upstream says when the request is under way, and answers only after the gateway has been seen to
 /// stop accepting connections.
 #[tokio::test(flavor = "multi_thread")]

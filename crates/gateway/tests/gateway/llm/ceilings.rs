@@ -36,6 +36,30 @@ async fn a_ceiling_is_lowered_to_what_is_left_in_every_api_and_the_budget_is_not
     }
 }
 
+/// A list of prompts has an answer for each, and a list of tokens is one prompt.
+#[tokio::test]
+async fn each_prompt_of_a_completion_has_a_ceiling_of_its_own() {
+    for (prompt, answers) in [
+        (json!(["one", "two", "three"]), 3),
+        (json!([[1, 2], [3, 4]]), 2),
+        (json!([1, 2, 3, 4]), 1),
+        (json!([]), 1),
+    ] {
+        let rules = budget_rule(1_000, "when_short = \"lower\"");
+        let setup = Setup::with_rules("[llm]\ntokenizer = \"never\"", &rules).await;
+        let mut body = Kind::Completions.body(5_000, false);
+        body["prompt"] = prompt.clone();
+        body["n"] = 2.into();
+        let answer = setup.gateway.send(Kind::Completions.call(&body, false, "output=9000")).await;
+        assert_eq!(answer.status, 200, "{prompt}: {}", answer.text());
+        let billed = setup.billed();
+        let input = body.to_string().len() as u64;
+        assert_eq!(billed.json()["max_tokens"], (1_000 - input) / (2 * answers), "{prompt}");
+        assert!(billed.total() <= 1_000, "{prompt}: {}", billed.total());
+        assert_eq!(setup.left("budget").await, 1_000 - billed.total(), "{prompt}");
+    }
+}
+
 #[tokio::test]
 async fn a_call_without_a_ceiling_gets_one_and_anthropics_keeps_room_to_think() {
     let rules = budget_rule(10_000, "when_short = \"lower\"");

@@ -1,7 +1,7 @@
 //! How calls end otherwise than well, and what they are charged then: what was produced, and never less.
 
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ALL, BUDGET, Kind, Setup, budget_rule, config, data_of, left};
 use crate::process::{Gateway, client};
@@ -63,7 +63,21 @@ async fn read_under(
 
 /// Begins a stream, and hangs up once its last word before the fault has come.
 async fn hang_up(setup: &Setup, kind: Kind, script: &str) {
-    let request = kind.call(&kind.body(CEILING, true), true, script);
+    hang_up_on(setup, kind, &quiet_body(kind), script).await;
+}
+
+/// A stream of a model that says all that it produces.
+fn quiet_body(kind: Kind) -> Value {
+    let mut body = kind.body(CEILING, true);
+    if body["model"] == "gpt-5-mini" {
+        // As long, so that the input is, too.
+        body["model"] = "gpt-4.1-xs".into();
+    }
+    body
+}
+
+async fn hang_up_on(setup: &Setup, kind: Kind, body: &Value, script: &str) {
+    let request = kind.call(body, true, script);
     let mut body = client().request(setup.gateway.absolute(request)).await.unwrap().into_body();
     let mut text = String::new();
     while !text.contains("and ") {
@@ -239,6 +253,51 @@ async fn a_client_who_hangs_up_before_any_output_pays_what_was_reserved() {
     }
 }
 
+/// What is thought is billed and not seen, so what was seen says too little.
+#[tokio::test]
+async fn a_client_who_hangs_up_on_a_model_that_thinks_pays_what_was_reserved() {
+    let setup = Setup::new("[llm]\ndrain_s = 0").await;
+    for kind in [Kind::Chat, Kind::ChatMaxTokens, Kind::Responses, Kind::Messages] {
+        let mut body = kind.body(CEILING, true);
+        if kind == Kind::Messages {
+            body["thinking"] = json!({ "type": "enabled", "budget_tokens": 300 });
+        }
+        let reserved = body.to_string().len() as u64 + CEILING;
+        let before = setup.left("budget").await;
+        let lead = if kind == Kind::Responses { 6 } else { kind.lead() };
+        let script = format!("reasoning=300, output=90, stall={}", lead + SAID);
+        hang_up_on(&setup, kind, &body, &script).await;
+        // Of Anthropic's, the input is told.
+        let told = kind == Kind::Messages;
+        let left = if told {
+            setup.left_after(before - reserved).await
+        } else {
+            setup.left("budget").await
+        };
+        let input = if told { setup.billed().input } else { reserved - CEILING };
+        assert_eq!(before - left, input + CEILING, "{kind:?}");
+        assert!(before - left >= setup.billed().total());
+    }
+}
+
+/// It can be asked for later.
+#[tokio::test]
+async fn a_response_in_the_background_is_paid_as_reserved_by_who_hangs_up() {
+    let setup = Setup::new("[llm]\ndrain_s = 0").await;
+    for fault in ["stall", "cut"] {
+        let mut body = quiet_body(Kind::Responses);
+        body["background"] = true.into();
+        let reserved = body.to_string().len() as u64 + CEILING;
+        let before = setup.left("budget").await;
+        let script = format!("output=390, {fault}={}", Kind::Responses.lead() + SAID);
+        hang_up_on(&setup, Kind::Responses, &body, &script).await;
+        for _ in 0..10 {
+            assert_eq!(setup.left("budget").await, before - reserved, "{fault}");
+        }
+        assert_eq!(setup.billed().output, 390);
+    }
+}
+
 #[tokio::test]
 async fn a_provider_that_stands_still_is_given_up_and_paid_for() {
     let provider = Provider::start().await;
@@ -255,7 +314,8 @@ async fn a_provider_that_stands_still_is_given_up_and_paid_for() {
         assert_eq!(before - left, reserved, "it is at work still");
         before = left;
         // After some words, and before any: it may have been thinking.
-        for (said, output) in [(SAID, SAID_CHARGE), (0, CEILING)] {
+        let thinks = kind == Kind::Chat;
+        for (said, output) in [(SAID, if thinks { CEILING } else { SAID_CHARGE }), (0, CEILING)] {
             let script = format!("output=90, stall={}", kind.lead() + said);
             let (status, _, is_whole) = read(&setup, kind, true, &script).await;
             assert_eq!((status, is_whole), (200, false));
@@ -339,7 +399,7 @@ async fn a_stream_that_does_not_end_in_time_is_cut_off_and_charged_for_what_it_s
         let mut setup = Setup { gateway, provider: provider.clone() };
         let before = setup.left("budget").await;
         let script = format!("output=90, stall={}", kind.lead() + SAID);
-        let request = kind.call(&kind.body(CEILING, true), true, &script);
+        let request = kind.call(&quiet_body(kind), true, &script);
         let mut body = client().request(setup.gateway.absolute(request)).await.unwrap().into_body();
         let mut text = Vec::new();
         while !text.ends_with(b"and \"}\n\n") && !String::from_utf8_lossy(&text).contains("and ") {

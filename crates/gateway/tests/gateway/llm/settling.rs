@@ -120,6 +120,13 @@ async fn an_endpoint_that_is_not_known_is_denied_by_a_budget() {
     let body = json!({ "model": "gpt-image-1", "prompt": "A tide." });
     let answer = setup.gateway.send(call_to("/v1/images/generations", &body, "")).await;
     assert_eq!((answer.status, answer.header("x-should-retry")), (403, "false"));
+    // Nor does a GET that some servers would take for a POST.
+    for name in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        let mut request = call_to("/v1/chat/completions", &Kind::Chat.body(9, false), "");
+        *request.method_mut() = http::Method::GET;
+        request.headers_mut().insert(name, "POST".parse().unwrap());
+        assert_eq!(setup.gateway.send(request).await.status, 403, "{name}");
+    }
     let get = http::Request::get("/v1/models").header("authorization", "Bearer alice-key");
     assert_eq!(setup.gateway.send(get.body(Full::default()).unwrap()).await.status, 200);
     assert!(setup.provider.ledger.calls().is_empty());

@@ -42,7 +42,7 @@ pub fn answer(asked: &Asked, script: &Script) -> Result<Answer, Error> {
     };
     let is_stream = asked.body["stream"] == true;
     let form = if is_stream { Form::Events(call.events()) } else { Form::Whole(call.whole()) };
-    Ok(Answer { input, output, form })
+    Ok(Answer { input, output, form, goes_on: false })
 }
 
 struct Call<'a> {

@@ -21,7 +21,7 @@ pub fn whole(asked: &Asked, script: &Script) -> Result<Answer, Error> {
     let call = Call::new(asked, script)?;
     let text: String = words(call.said()).collect();
     let part = call.part(&text, true, call.output, call.thoughts);
-    Ok(Answer { input: call.input, output: call.total(), form: Form::Whole(part) })
+    Ok(Answer { input: call.input, output: call.total(), form: Form::Whole(part), goes_on: false })
 }
 
 pub fn stream(asked: &Asked, script: &Script) -> Result<Answer, Error> {
@@ -39,7 +39,7 @@ pub fn stream(asked: &Asked, script: &Script) -> Result<Answer, Error> {
     }
     let is_events = asked.query.split('&').any(|pair| pair == "alt=sse");
     let form = if is_events { Form::Events(parts) } else { Form::List(parts) };
-    Ok(Answer { input: call.input, output: call.total(), form })
+    Ok(Answer { input: call.input, output: call.total(), form, goes_on: false })
 }
 
 struct Call {

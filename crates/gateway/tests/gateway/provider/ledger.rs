@@ -100,8 +100,10 @@ impl Bill {
         self.ledger.lock().calls[self.call].input = tokens;
     }
 
+    /// What has been produced is not taken back.
     pub(super) fn output(&self, tokens: u64) {
-        self.ledger.lock().calls[self.call].output = tokens;
+        let output = &mut self.ledger.lock().calls[self.call].output;
+        *output = tokens.max(*output);
     }
 
     pub(super) fn is_output_zero(&self) -> bool {

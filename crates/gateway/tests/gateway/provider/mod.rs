@@ -49,6 +49,8 @@ struct Api {
     name: &'static str,
     answer: fn(&Asked, &Script) -> Result<Answer, Error>,
     error: fn(StatusCode, &str) -> Value,
+    /// The event of a stream that fails.
+    failed: fn(StatusCode, &str) -> Value,
 }
 
 /// What a call asks.
@@ -77,12 +79,17 @@ impl Asked {
 }
 
 fn api_of(path: &str) -> Option<Api> {
-    let api = |name, answer, error| Some(Api { name, answer, error });
+    let api = |name, answer, error: fn(StatusCode, &str) -> Value| {
+        Some(Api { name, answer, error, failed: error })
+    };
     match path {
         "/v1/chat/completions" => api("chat", openai_chat::chat, openai_chat::error),
         "/v1/completions" => api("completions", openai_chat::completions, openai_chat::error),
         "/v1/embeddings" => api("embeddings", openai_embeddings::answer, openai_chat::error),
-        "/v1/responses" => api("responses", openai_responses::answer, openai_chat::error),
+        "/v1/responses" => {
+            let api = api("responses", openai_responses::answer, openai_chat::error);
+            api.map(|api| Api { failed: openai_responses::failed, ..api })
+        }
         "/v1/messages" => api("messages", anthropic::answer, anthropic::error),
         _ if path.ends_with(":generateContent") => api("generate", gemini::whole, gemini::error),
         _ if path.ends_with(":streamGenerateContent") => {
@@ -124,7 +131,7 @@ async fn serve(State(ledger): State<Ledger>, request: Request<Body>) -> Response
         return refuse(StatusCode::BAD_REQUEST, "The body is no JSON object.");
     };
     match (api.answer)(&asked, &script) {
-        Ok(answer) => reply(answer, script, bill, api.error).await,
+        Ok(answer) => reply(answer, script, bill, api.failed).await,
         Err(Error(message)) => refuse(StatusCode::BAD_REQUEST, &message),
     }
 }

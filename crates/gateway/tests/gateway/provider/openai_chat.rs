@@ -27,6 +27,12 @@ pub fn completions(asked: &Asked, script: &Script) -> Result<Answer, Error> {
     Ok(Call::new(asked, script, Kind::Completions).answer())
 }
 
+/// The prompts that are answered: a list is one of tokens, or one of prompts.
+fn prompts(prompt: &Value) -> u64 {
+    let list = prompt.as_array().filter(|list| list.first().is_some_and(|one| !one.is_number()));
+    list.map_or(1, |list| list.len() as u64)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Chat,
@@ -50,7 +56,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(asked: &'a Asked, script: &Script, kind: Kind) -> Self {
         let ceiling = asked.number("max_completion_tokens").or(asked.number("max_tokens"));
-        let choices = asked.number("n").unwrap_or(1);
+        let choices = asked.number("n").unwrap_or(1) * prompts(&asked.body["prompt"]);
         let (output, reasoning) = script.produced(ceiling);
         let calls_tool = kind == Kind::Chat && asked.body["tools"].is_array();
         let finish = match calls_tool {
@@ -76,7 +82,7 @@ impl<'a> Call<'a> {
     fn answer(self) -> Answer {
         let is_stream = self.asked.body["stream"] == true;
         let form = if is_stream { Form::Events(self.events()) } else { Form::Whole(self.whole()) };
-        Answer { input: self.input, output: self.choices * self.output, form }
+        Answer { input: self.input, output: self.choices * self.output, form, goes_on: false }
     }
 
     fn head(&self, chunk: bool) -> Value {

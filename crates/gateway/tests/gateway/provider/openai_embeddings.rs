@@ -14,5 +14,5 @@ pub fn answer(asked: &Asked, script: &Script) -> Result<Answer, Error> {
         "model": asked.model(),
         "usage": { "prompt_tokens": input, "total_tokens": input },
     });
-    Ok(Answer { input, output: 0, form: Form::Whole(whole) })
+    Ok(Answer { input, output: 0, form: Form::Whole(whole), goes_on: false })
 }

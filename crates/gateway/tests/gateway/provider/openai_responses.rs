@@ -1,5 +1,6 @@
 //! OpenAI's responses.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -10,7 +11,19 @@ pub fn answer(asked: &Asked, script: &Script) -> Result<Answer, Error> {
     let call = Call::new(asked, script);
     let is_stream = asked.body["stream"] == true;
     let form = if is_stream { Form::Events(call.events()) } else { Form::Whole(call.ended()) };
-    Ok(Answer { input: asked.input(script), output: call.output, form })
+    let goes_on = asked.body["background"] == true;
+    Ok(Answer { input: asked.input(script), output: call.output, form, goes_on })
+}
+
+/// The event of a response that fails.
+pub fn failed(_: StatusCode, message: &str) -> Value {
+    json!({
+        "type": "response.failed", "sequence_number": 1,
+        "response": {
+            "id": "resp_1", "object": "response", "status": "failed", "output": [], "usage": null,
+            "error": { "code": "server_error", "message": message },
+        },
+    })
 }
 
 struct Call<'a> {

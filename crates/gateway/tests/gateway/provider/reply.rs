@@ -19,6 +19,8 @@ pub struct Answer {
     /// Output tokens of all choices, with what is thought.
     pub output: u64,
     pub form: Form,
+    /// Whether it is produced to its end, also when nobody reads it any more.
+    pub goes_on: bool,
 }
 
 pub enum Form {
@@ -66,6 +68,9 @@ pub async fn reply(
     error: fn(StatusCode, &str) -> Value,
 ) -> Response {
     bill.input(answer.input);
+    if answer.goes_on {
+        bill.output(answer.output);
+    }
     match answer.form {
         Form::Whole(json) => whole(json, answer.output, script, bill).await,
         Form::Events(mut events) => {
@@ -73,7 +78,7 @@ pub async fn reply(
                 let json = error(StatusCode::SERVICE_UNAVAILABLE, "The provider fails, as told.");
                 let before = at.checked_sub(1).and_then(|last| events.get(last));
                 let output = before.map_or(0, |event| event.output);
-                let failed = if json["type"] == "error" { Event::named } else { Event::data };
+                let failed = if json["type"].is_string() { Event::named } else { Event::data };
                 events.truncate(at);
                 events.push(failed(&json, output));
             }

@@ -109,7 +109,9 @@ async fn a_body_that_does_not_come_over_http_2_is_told_too() {
 async fn a_client_that_takes_nothing_more_is_given_up_and_pays_what_was_said() {
     let lines = format!("{SHORT}\nllm.drain_s = 0");
     let setup = LlmSetup::with_rules(&lines, &crate::llm::budget_rule(1_000_000, "")).await;
-    let body = Kind::Chat.body(400_000, true);
+    let mut body = Kind::Chat.body(400_000, true);
+    // One that says all that it produces.
+    body["model"] = "gpt-4.1-mini".into();
     let held = body.to_string().len() as u64 + 400_000;
     let request = setup.gateway.absolute(Kind::Chat.call(&body, true, "output=150000"));
     let answer = crate::process::client().request(request).await.unwrap();
