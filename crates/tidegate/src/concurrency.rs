@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn a_count_lasts_its_lifetime_from_any_nanosecond_on() {
+        let lifetime = Duration::from_secs(60);
+        let concurrency = Concurrency::new(1).unwrap().lasting(lifetime);
+        for ns in [1, 500_000, 999_999] {
+            let start = START + Duration::from_nanos(ns);
+            let Step::Allow { word, .. } = concurrency.step(0, Cost::ONE, start) else { panic!() };
+            let before = Timestamp::from_nanos((start + lifetime).as_nanos() - 1);
+            assert!(matches!(concurrency.step(word, Cost::ONE, before), Step::Deny(_)), "{ns}");
+        }
+    }
+
+    #[test]
     fn who_ends_a_call_leaves_the_others_as_long_as_they_had() {
         let concurrency = Concurrency::new(3).unwrap().lasting(Duration::from_secs(60));
         let Step::Allow { word, .. } = concurrency.step(0, Cost::new(2), START) else { panic!() };

@@ -364,6 +364,20 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_is_over_at_its_expiry_however_much_it_counts() {
+        for amount in [1, Counts::<str>::MOST, Counts::<str>::MOST + 1, 5 << 28, u64::MAX] {
+            let start = Timestamp::from_secs(1_700_000_000);
+            let (clock, counts) = at(start);
+            assert!(counts.add("alice", amount, MINUTE).is_ok());
+            clock.set(Timestamp::from_nanos((start + MINUTE).as_nanos() - 1));
+            assert_eq!(counts.count("alice").map(|(_, until)| until), Some(start + MINUTE));
+            clock.set(start + MINUTE);
+            assert_eq!(counts.count("alice"), None, "{amount}");
+            assert_eq!(counts.add("alice", 2, MINUTE), Ok(2), "{amount}");
+        }
+    }
+
+    #[test]
     fn a_counter_that_is_full_is_above_any_limit() {
         let (_, counts) = at(Timestamp::from_secs(5));
         let most = Counts::<str>::MOST;

@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[test]
+    fn an_amount_that_does_not_fit_is_refused() {
+        assert_eq!(Money::parse_nanos("18446744073.709551615"), Ok(u64::MAX));
+        for text in
+            ["18446744073.709551616", "18446744074", "100_000_000_000", "18446744073709551615"]
+        {
+            assert!(Money::parse_nanos(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_amount_is_refused() {
         for text in [
             "",
