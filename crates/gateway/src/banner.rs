@@ -13,6 +13,8 @@ pub(crate) struct Banner<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) upstream: Option<String>,
     pub(crate) policy: &'a Policy,
+    /// The namespace of the rules that are on a server.
+    pub(crate) redis: Option<&'a str>,
     pub(crate) state: Option<&'a Path>,
     pub(crate) served: Served,
     /// The token of operators, where it was made for this run.
@@ -29,7 +31,14 @@ impl fmt::Display for Banner<'_> {
             env!("CARGO_PKG_VERSION")
         )?;
         self.write_rules(f)?;
+        if let Some(namespace) = self.redis {
+            writeln!(
+                f,
+                "\nOn the server that is set by [redis], all gateways of the namespace `{namespace}` share them."
+            )?;
+        }
         match self.state {
+            _ if self.redis.is_some() => {}
             Some(file) => {
                 writeln!(f, "\nWhat was spent outlives a restart, in {}", file.display())?;
             }

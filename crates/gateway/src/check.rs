@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use tidegate::policy::{CostRule, FileError, KeyPart, Rule};
+use tidegate::policy::{CostRule, FileError, KeyPart, Rule, WhenDown};
 
 use crate::config::{Config, ConfigError};
 
@@ -112,6 +112,15 @@ fn meaning(file: &str, config: &Config) -> String {
         &mut out,
         format_args!("Wrong keys, and log-ins that fail behind: {logins} for each client address."),
     );
+    if let Some(redis) = &config.redis {
+        line(
+            &mut out,
+            format_args!(
+                "Gateways share its rules, on the server that is set by [redis], in the namespace `{}`.",
+                redis.namespace().name()
+            ),
+        );
+    }
     line(
         &mut out,
         format_args!("\nA call passes when all of these rules that apply to it allow it:\n"),
@@ -153,6 +162,15 @@ fn notes(config: &Config) -> Vec<String> {
              `cost = \"llm-tokens\"` bounds that."
                 .to_owned(),
         );
+    }
+    let passes =
+        |rule: &&Rule| rule.engine().is_some_and(|engine| engine.when_down == WhenDown::Allow);
+    for rule in rules.iter().filter(passes) {
+        notes.push(format!(
+            "The rule `{}` limits nothing while its server does not answer. `when_down = \"share of 4\"` \
+             does, with the number of gateways.",
+            rule.name()
+        ));
     }
     for rule in rules.iter().filter(|rule| rule.is_dry_run()) {
         notes.push(format!("The rule `{}` is a dry run, and denies nothing.", rule.name()));

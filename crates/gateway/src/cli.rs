@@ -120,7 +120,6 @@ pub(crate) struct Origin {
 impl Origin {
     /// The configuration, after a former one, if there is one.
     pub(crate) fn config(&self, former: Option<&Gateway>) -> Result<Config, ConfigError> {
-        let former = former.map(|gateway| (gateway.policy(), gateway.failed_logins()));
         let state = self.state.as_ref();
         let mut config = match &self.file {
             None => Config::built_in(state)?,

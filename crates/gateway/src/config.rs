@@ -10,11 +10,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use tidegate::SharedFile;
-use tidegate::policy::{FileError, PathPattern, Policy, RuleSpec, Source, Spanned};
+use tidegate::policy::{Backend, FileError, PathPattern, Policy, RuleSpec, Source, Spanned};
+
+use tidegate_redis::{RedisBackend, RedisSpec};
 
 use crate::address::{parse_address, parse_network};
 use crate::admin::{Admin, AdminSpec, MetricsSpec};
 use crate::client::{ClientSpec, Patience};
+use crate::gateway::Gateway;
 use crate::identity::{AuthSpec, FailedLogins, Identity, UserSpec};
 use crate::llm;
 use crate::log::{Format, LogSpec};
@@ -42,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) operation: Operation,
     pub(crate) auth_required: Vec<PathPattern>,
     pub(crate) policy: Policy,
+    /// The server that rules are on which several gateways share.
+    pub(crate) redis: Option<RedisBackend>,
     /// The file that the policy's state is in; without one, it is in this process.
     pub(crate) state: Option<PathBuf>,
     /// Whether others may listen on the same address.
@@ -99,6 +104,7 @@ struct File {
     log: LogSpec,
     tracing: Option<TracingSpec>,
     drain_timeout_s: Option<u64>,
+    redis: Option<RedisSpec>,
     #[serde(default)]
     user: Vec<UserSpec>,
     #[serde(default)]
@@ -127,7 +133,7 @@ pub(crate) struct Around<'a> {
     /// The file that the policy's state is in; without one, it is in this process.
     pub(crate) state: Option<&'a SharedFile>,
     /// The configuration before, whose counters go on.
-    pub(crate) former: Option<(&'a Policy, &'a FailedLogins)>,
+    pub(crate) former: Option<&'a Gateway>,
 }
 
 impl Config {
@@ -162,7 +168,7 @@ impl Config {
         path: &Path,
         text: &str,
         state: Option<&SharedFile>,
-        former: Option<(&Policy, &FailedLogins)>,
+        former: Option<&Gateway>,
     ) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         Self::parse(&Source::new(&name, text), Around { folder: path.parent(), state, former })
@@ -208,14 +214,7 @@ impl Config {
             traces: TracingSpec::build(file.tracing.as_ref(), source, wrong),
             drain: file.drain_timeout_s.map_or(DRAIN, Duration::from_secs),
         };
-        let former = around.former.map(|(policy, _)| policy);
-        let policy = match RuleSpec::reload(&file.rule, source, around.state, former) {
-            Ok(policy) => Some(policy),
-            Err(errors) => {
-                errors.into_iter().for_each(|error| wrong.add(error));
-                None
-            }
-        };
+        let (redis, policy) = policy(file, source, around, wrong).unzip();
         let prices = policy.as_ref().map(|policy| prices(&file.price, policy, source));
         let prices = prices.and_then(|prices| wrong.note(prices));
         Some(Self {
@@ -230,9 +229,34 @@ impl Config {
             operation,
             auth_required,
             policy: policy?,
+            redis: redis?,
             state: around.state.map(|state| state.path().to_owned()),
             reuse_port: false,
         })
+    }
+}
+
+/// The policy, and the server that its rules are on, where there is one.
+fn policy(
+    file: &File,
+    source: &Source<'_>,
+    around: Around<'_>,
+    wrong: &mut Wrong,
+) -> Option<(Option<RedisBackend>, Policy)> {
+    let former = around.former.and_then(Gateway::redis);
+    let redis = file.redis.as_ref().map(|spec| wrong.note(spec.backend(source, former)));
+    let redis = match redis {
+        None => None,
+        Some(redis) => Some(redis?),
+    };
+    let backend = redis.as_ref().map(|redis| redis as &dyn Backend);
+    let former = around.former.map(Gateway::policy);
+    match RuleSpec::reload_on(&file.rule, source, around.state, former, backend) {
+        Ok(policy) => Some((redis, policy)),
+        Err(errors) => {
+            errors.into_iter().for_each(|error| wrong.add(error));
+            None
+        }
     }
 }
 
@@ -335,7 +359,7 @@ mod tests {
             ),
             (
                 "lisen = \"x\"",
-                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `client`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `tracing`, `drain_timeout_s`, `user`, `rule`",
+                "t.toml:1:1: unknown field `lisen`, expected one of `listen`, `trusted_proxies`, `client`, `upstream`, `llm`, `price`, `auth`, `admin`, `metrics`, `log`, `tracing`, `drain_timeout_s`, `redis`, `user`, `rule`",
             ),
         ];
         for (text, expected) in cases {

@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use tidegate::policy::{Call, Held, Policy, Refusal, Verdict};
 use tidegate::{Money, TrustedProxies};
 use tidegate::{Reservation, policy::PathPattern};
+use tidegate_redis::RedisBackend;
 use tidegate_tower::{HeadersOf, PeerAddr, client_ip};
 
 use crate::admin::{Blocks, Names};
@@ -33,6 +34,7 @@ use held_body::{HeldBody, Place};
 /// Everything that a request meets.
 pub(crate) struct Gateway {
     policy: Policy,
+    redis: Option<RedisBackend>,
     proxies: TrustedProxies,
     identity: Identity,
     failed_logins: FailedLogins,
@@ -119,6 +121,7 @@ impl Gateway {
             names: None,
             fixed,
             policy: config.policy,
+            redis: config.redis,
             proxies: TrustedProxies::new(config.trusted_proxies),
             identity: config.identity,
             failed_logins: config.failed_logins,
@@ -143,6 +146,11 @@ impl Gateway {
 
     pub(crate) const fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The server that rules are on which several gateways share.
+    pub(crate) const fn redis(&self) -> Option<&RedisBackend> {
+        self.redis.as_ref()
     }
 
     pub(crate) const fn failed_logins(&self) -> &FailedLogins {
@@ -325,7 +333,11 @@ impl Gateway {
         };
         let verdict = match deciding {
             Ok(verdict) => verdict,
-            Err(deciding) => outside(deciding).await,
+            Err(deciding) => {
+                let verdict = outside(deciding).await;
+                METRICS.decided(verdict.standings());
+                verdict
+            }
         };
         if let Some(names) = &self.names {
             names.note(verdict.standings(), &call());

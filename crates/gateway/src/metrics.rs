@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use histogram::Histogram;
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
+use tidegate::policy::{DecidedBy, Standing};
 
 /// The counts of this process. They go on when the configuration is reloaded.
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
@@ -60,6 +61,14 @@ impl Outcome {
 /// The kinds of LLM tokens.
 pub(crate) const TOKEN_KINDS: [&str; 3] = ["input", "cached_input", "output"];
 
+/// Who decides on rules.
+pub(crate) const DECIDED_BY: [(DecidedBy, &str); 4] = [
+    (DecidedBy::Process, "process"),
+    (DecidedBy::Server, "server"),
+    (DecidedBy::Lease, "lease"),
+    (DecidedBy::Fallback, "fallback"),
+];
+
 /// The counts of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -69,6 +78,8 @@ pub(crate) struct Metrics {
     /// In nano-units, by currency.
     money: Mutex<BTreeMap<String, AtomicU64>>,
     denials: Mutex<BTreeMap<String, Counter>>,
+    /// By who decided; only where rules are on a server.
+    decided: [AtomicU64; DECIDED_BY.len()],
     reloads: [AtomicU64; 2],
     reloaded_s: AtomicU64,
 }
@@ -102,6 +113,16 @@ impl Metrics {
     pub(crate) fn denials_of(&self, rule: &str) -> Counter {
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
         denials.entry(rule.to_owned()).or_default().clone()
+    }
+
+    /// Counts who decided on each rule of a call.
+    pub(crate) fn decided(&self, standings: &[Standing<'_>]) {
+        for standing in standings {
+            let place = DECIDED_BY.iter().position(|(by, _)| *by == standing.decided_by());
+            if let Some(place) = place {
+                add(&self.decided[place], 1);
+            }
+        }
     }
 
     pub(crate) fn reloaded(&self, is_ok: bool) {

@@ -48,6 +48,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
         address,
         upstream,
         policy: gateway.policy(),
+        redis: gateway.redis().map(|redis| redis.namespace().name()),
         state: state.as_deref(),
         served,
         token: operation.admin.as_ref().and_then(|admin| admin.made_token()),
@@ -84,6 +85,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
         () = tokio::time::sleep(drain) => tracing::warn!("some requests did not end in time"),
         () = stop.told() => tracing::warn!("told again, so requests are cut off"),
     }
+    live.gateway().policy().finish().await;
     Ok(())
 }
 

@@ -43,11 +43,16 @@ pub struct RedisSpec {
 type Told<'a> = dyn Fn(Range<usize>, &str, &dyn fmt::Display) -> FileError + 'a;
 
 impl RedisSpec {
-    /// The backend that it says. Connects to nothing yet.
+    /// The backend that it says. Connects to nothing yet; where a `former` one is the same, it goes on, with
+    /// its connection.
     ///
     /// # Errors
     /// What is wrong in it first, with line and field.
-    pub fn backend(&self, source: &Source<'_>) -> Result<RedisBackend, FileError> {
+    pub fn backend(
+        &self,
+        source: &Source<'_>,
+        former: Option<&RedisBackend>,
+    ) -> Result<RedisBackend, FileError> {
         let error = |span: Range<usize>, field: &str, message: &dyn fmt::Display| {
             source.error(span, &format!("redis.{field}"), &message.to_string())
         };
@@ -75,8 +80,12 @@ impl RedisSpec {
             })?;
             config = config.with_ca(&pem);
         }
-        let server = Server::new(&config).map_err(|wrong| error(at.clone(), "url", &wrong))?;
-        Ok(RedisBackend { server: Arc::new(server), namespace })
+        let same = former.filter(|former| former.server.config() == &config);
+        let server = match same {
+            Some(former) => former.server.clone(),
+            None => Arc::new(Server::new(&config).map_err(|wrong| error(at, "url", &wrong))?),
+        };
+        Ok(RedisBackend { server, namespace })
     }
 
     fn url(&self, error: &Told<'_>) -> Result<(String, Range<usize>), FileError> {
@@ -156,6 +165,12 @@ impl RedisBackend {
     #[must_use]
     pub const fn new(server: Arc<Server>, namespace: Namespace) -> Self {
         Self { server, namespace }
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// The server, with counts for metrics.

@@ -13,7 +13,7 @@ use crate::BreakerRules;
 /// let config = ServerConfig::single("redis://127.0.0.1:6379/?protocol=resp3")
 ///     .with_timeout(Duration::from_millis(20));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     pub(crate) topology: Topology,
     pub(crate) timeout: Duration,
@@ -46,6 +46,19 @@ pub enum Topology {
         /// Addresses of some of its nodes.
         urls: Vec<String>,
     },
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { topology, timeout, breaker, hold, ca } = self;
+        f.debug_struct("ServerConfig")
+            .field("topology", topology)
+            .field("timeout", timeout)
+            .field("breaker", breaker)
+            .field("hold", hold)
+            .field("has_ca", &ca.is_some())
+            .finish()
+    }
 }
 
 impl std::fmt::Debug for Topology {

@@ -35,6 +35,8 @@ tally! {
     /// What became of the calls of a policy. For metrics: the counts are read one after the other, while
     /// they go on.
     RedisTally, Count:
+    /// Calls that were allowed from leases alone.
+    allowed_here,
     /// Reservations that were booked.
     settled,
     /// Reservations that could not be booked, and so keep their whole charge.
@@ -117,6 +119,9 @@ fn refused(asks: &[EngineAsk], error: &ServerError) -> EngineAnswer {
 impl Engine for RedisEngine {
     fn decide_here(&self, asks: &[EngineAsk]) -> Option<EngineAnswer> {
         let answer = self.shared.limiter.decide_here(&asks_of(asks))?;
+        if answer.is_allow() {
+            self.shared.tally.note(Count::allowed_here);
+        }
         Some(answer_of(&answer, None))
     }
 
@@ -140,6 +145,15 @@ impl Engine for RedisEngine {
                 Err(error) => refused(asks, &error),
             }
         })
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        let limiter = &self.shared.limiter;
+        [limiter.server().tally().all(), limiter.tally().all(), self.shared.tally.all()].concat()
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.shared.limiter.server().is_given_up()
     }
 
     fn finish(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

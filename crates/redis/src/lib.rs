@@ -30,7 +30,7 @@
 //! # Servers
 //! Redis from 6.2 on and Valkey, alone, with sentinels, or as a cluster; with TLS (`rediss://`), RESP3
 //! (`?protocol=resp3`) and an ACL user (`redis://user:password@host`), who needs the commands `EVALSHA`,
-//! `EVAL`, `TIME`, `GET`, `SET`, `GETRANGE`, `SETRANGE`, `PEXPIRE`, `EXISTS` and `DEL` on keys
+//! `EVAL`, `TIME`, `GET`, `MGET`, `SET`, `GETRANGE`, `SETRANGE`, `PEXPIRE`, `EXISTS` and `DEL` on keys
 //! `{tidegate:*`. Don't let it evict keys: set `maxmemory-policy noeviction`.
 
 #![forbid(unsafe_code)]
@@ -52,6 +52,8 @@ mod breaker;
 mod dice;
 mod link;
 mod script;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod tally;
 
 pub use answer::Answer;
@@ -65,7 +67,11 @@ pub use limiter::{
 pub use namespace::{NameError, Namespace, RemoteKey, RemoteLimit};
 pub use policy::{policy_from_source, policy_from_toml};
 pub use reservation::RemoteReservation;
+#[cfg(feature = "simulation")]
+pub use script::Operation;
 pub use server::{Layer, Server, ServerError};
+#[cfg(feature = "simulation")]
+pub use simulation::{Running, SimulatedServer};
 pub use spec::SpecError;
 pub use tally::ServerTally;
 pub use tidegate::policy::{DecidedBy, WhenDown};

@@ -196,6 +196,13 @@ impl RemoteLimiter {
         self.inner.accounts.len()
     }
 
+    /// The units that this process has leased and not spent yet: denied to other processes meanwhile.
+    #[must_use]
+    pub fn leased_units(&self) -> u64 {
+        let now = self.inner.clock.now();
+        self.inner.accounts.pin().values().map(|account| account.leased.left(now)).sum()
+    }
+
     /// Gives back all that is leased and not spent: before the process ends.
     pub async fn give_back(&self) {
         self.inner.give_back_all().await;

@@ -28,6 +28,15 @@ impl Namespace {
         Ok(Self { tag: format!("{{tidegate:{}}}", checked(name)?) })
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.tag
+            .strip_prefix("{tidegate:")
+            .and_then(|tag| tag.strip_suffix('}'))
+            .unwrap_or(&self.tag)
+    }
+
     /// What all its keys begin with.
     #[must_use]
     pub fn tag(&self) -> &str {
@@ -136,7 +145,10 @@ impl RemoteLimit {
 
     /// The same, for a caller whose name is hashed already.
     pub(crate) fn key_of_hash(&self, hash: [u8; 16]) -> RemoteKey {
-        RemoteKey(format!("{}{}", self.prefix, hex(&hash)))
+        let mut key = String::with_capacity(self.prefix.len() + 2 * hash.len());
+        key.push_str(&self.prefix);
+        push_hex(&mut key, &hash);
+        RemoteKey(key)
     }
 
     pub(crate) const fn spec(&self) -> &Spec {
@@ -166,7 +178,18 @@ impl RemoteKey {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    push_hex(&mut text, bytes);
+    text
+}
+
+/// Of every call, so without a formatter.
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    for byte in bytes {
+        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
 }
 
 /// Why a name or a limit cannot be used on a server.

@@ -67,6 +67,6 @@ pub fn policy_from_source(source: &Source<'_>) -> Result<Policy, Vec<FileError>>
     if !errors.is_empty() {
         return Err(errors);
     }
-    let backend = file.redis.backend(source).map_err(|error| vec![error])?;
+    let backend = file.redis.backend(source, None).map_err(|error| vec![error])?;
     RuleSpec::reload_on(&file.rule, source, None, None, Some(&backend))
 }

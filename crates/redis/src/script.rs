@@ -16,30 +16,49 @@ impl Source {
     }
 }
 
-/// The algorithms that a script knows: one bit each, in the order of their numbers.
+/// The algorithms that a script knows: one bit each, in the order of their numbers; and which layer has which,
+/// while they are few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Algorithms(u8);
+pub(crate) struct Algorithms {
+    known: u8,
+    layers: usize,
+    /// The layers' numbers, as the digits of one number to the base of [`BASE`].
+    sequence: usize,
+}
+
+/// One more than there are algorithms.
+const BASE: usize = 5;
+
+/// The most layers that a script is written out for. Others are decided by a loop over them.
+const MOST_WRITTEN_OUT: usize = 4;
 
 /// The algorithms' names in the sources' sections.
 const NAMES: [&str; 4] = ["bucket", "window", "counter", "log"];
 
 impl Algorithms {
-    #[cfg(test)]
-    const ALL: Self = Self(0b1111);
-
-    /// With the algorithm of this number, counted from 1.
-    pub(crate) const fn with(self, kind: u8) -> Self {
-        Self(self.0 | 1 << (kind - 1))
+    /// With a layer whose algorithm has this number, counted from 1.
+    pub(crate) fn with(self, kind: u8) -> Self {
+        let layers = self.layers + 1;
+        let is_short = layers <= MOST_WRITTEN_OUT;
+        let sequence = if is_short { self.sequence * BASE + usize::from(kind) } else { 0 };
+        Self { known: self.known | 1 << (kind - 1), layers, sequence }
     }
 
     fn names(self) -> impl Iterator<Item = (usize, &'static str)> {
-        NAMES.into_iter().enumerate().filter(move |(index, _)| self.0 >> index & 1 == 1)
+        let known = self.known;
+        NAMES.into_iter().enumerate().filter(move |(index, _)| known >> index & 1 == 1)
+    }
+
+    /// The algorithm of each layer, as an index to [`NAMES`], while they are few.
+    fn of_layers(self) -> Vec<usize> {
+        let digit = |place: usize| self.sequence / BASE.pow(place as u32) % BASE - 1;
+        (0..self.layers).rev().map(digit).collect()
     }
 }
 
 /// What a script does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
     /// Asks all layers, and charges all of them if all allow.
     Decide,
     /// The same, and leaves a hold that is taken away when it is settled.
@@ -76,26 +95,49 @@ const TIME: &str = "local time = call('TIME')\nlocal now = time[1] * 1000000 + t
 #[cfg(feature = "fake-time")]
 const FAKE_TIME: &str = "local now = tonumber(table.remove(ARGV))\n";
 
+/// The scripts of a kind of time, each put together when it is first used.
+struct Scripts {
+    loops: [[OnceLock<Source>; 16]; OPERATIONS],
+    written_out: [[OnceLock<Source>; BASE.pow(MOST_WRITTEN_OUT as u32)]; 2],
+}
+
+impl Scripts {
+    const fn new() -> Self {
+        Self {
+            loops: [const { [const { OnceLock::new() }; 16] }; OPERATIONS],
+            written_out: [const { [const { OnceLock::new() }; BASE.pow(MOST_WRITTEN_OUT as u32)] };
+                2],
+        }
+    }
+
+    fn of(&self, operation: Operation, algorithms: Algorithms) -> &OnceLock<Source> {
+        match operation {
+            Operation::Decide if algorithms.sequence > 0 => {
+                &self.written_out[0][algorithms.sequence]
+            }
+            Operation::Reserve if algorithms.sequence > 0 => {
+                &self.written_out[1][algorithms.sequence]
+            }
+            _ => &self.loops[operation as usize][usize::from(algorithms.known)],
+        }
+    }
+}
+
 impl Operation {
     /// The script for these algorithms.
     pub(crate) fn script(self, algorithms: Algorithms) -> &'static Source {
-        static SCRIPTS: [[OnceLock<Source>; 16]; OPERATIONS] =
-            [const { [const { OnceLock::new() }; 16] }; OPERATIONS];
-        SCRIPTS[self as usize][algorithms.0 as usize]
-            .get_or_init(|| Source::new(&self.text(algorithms)))
+        static SCRIPTS: Scripts = Scripts::new();
+        SCRIPTS.of(self, algorithms).get_or_init(|| Source::new(&self.text(algorithms)))
     }
 
     /// The same, with the time as its last argument, and states that stay for 1,000,000 s longer.
     #[cfg(feature = "fake-time")]
     pub(crate) fn script_of_fake_time(self, algorithms: Algorithms) -> &'static Source {
-        static SCRIPTS: [[OnceLock<Source>; 16]; OPERATIONS] =
-            [const { [const { OnceLock::new() }; 16] }; OPERATIONS];
-        SCRIPTS[self as usize][algorithms.0 as usize].get_or_init(|| {
+        static SCRIPTS: Scripts = Scripts::new();
+        SCRIPTS.of(self, algorithms).get_or_init(|| {
             let text = self.text(algorithms);
-            assert!(text.contains(TIME) && text.contains("/ 1000) + 2"), "{text}");
-            Source::new(
-                &text.replace(TIME, FAKE_TIME).replace("/ 1000) + 2", "/ 1000) + 1000000002"),
-            )
+            assert!(text.contains(TIME) && text.contains("/ 1000 + 2"), "{text}");
+            Source::new(&text.replace(TIME, FAKE_TIME).replace("/ 1000 + 2", "/ 1000 + 1000000002"))
         })
     }
 
@@ -111,6 +153,10 @@ impl Operation {
             if self == Self::Book {
                 text.push_str(BOOK[index]);
             }
+        }
+        if matches!(self, Self::Decide | Self::Reserve) && algorithms.sequence > 0 {
+            text.push_str(&self.written_out(&algorithms.of_layers()));
+            return without_comments(&text);
         }
         let body: &[&str] = match self {
             Self::Decide => &[include_str!("script/ask.lua"), include_str!("script/charge.lua")],
@@ -128,6 +174,64 @@ impl Operation {
         };
         text.push_str(&sections_of(&body.concat(), &sections));
         without_comments(&text)
+    }
+}
+
+impl Operation {
+    /// What the loops of `ask.lua` and `charge.lua` do, layer by layer, with a local variable for each thing:
+    /// no tables but the answer. States that one command can read are read at once.
+    fn written_out(self, layers: &[usize]) -> String {
+        let mut text = String::new();
+        let mut line = |line: String| text.push_str(&(line + "\n"));
+        let each = || layers.iter().enumerate().map(|(index, kind)| (index + 1, NAMES[*kind]));
+        for (i, _) in each().filter(|(_, name)| *name == "window") {
+            line(format!("local _, _, _, number{i} = place(ARGV[{i}])"));
+            line(format!("if not number{i} then return {{ -1, now }} end"));
+        }
+        let whole = |name: &str| name == "bucket" || name == "window";
+        let read: Vec<_> = each().filter(|(_, name)| whole(name)).map(|(i, _)| i).collect();
+        if read.len() > 1 {
+            let keys: Vec<_> = read.iter().map(|i| format!("KEYS[{i}]")).collect();
+            line(format!("local got = call('MGET', {})", keys.join(", ")));
+        }
+        for (i, name) in each() {
+            let state = match read.iter().position(|read| *read == i) {
+                None => format!("KEYS[{i}]"),
+                Some(place) if read.len() > 1 => format!("got[{}]", place + 1),
+                Some(_) => format!("call('GET', KEYS[{i}])"),
+            };
+            line(format!("local at{i} = ARGV[{i}]"));
+            line(format!("local dry{i}, charges{i} = byte(at{i}, 2, 3)"));
+            line(format!("local state{i}, next{i}, keep{i} = {name}({state}, at{i})"));
+        }
+        line("local denied, refused = 0, false".to_owned());
+        for (i, _) in each() {
+            let bit = 1 << (i - 1);
+            line(format!(
+                "if not next{i} then denied, refused = denied + {bit}, refused or dry{i} == 0 end"
+            ));
+        }
+        let states: Vec<_> = each().map(|(i, _)| format!("state{i} or ''")).collect();
+        let answer = format!("return {{ denied, now, {} }}", states.join(", "));
+        line(format!("if refused then {answer} end"));
+        for (i, name) in each() {
+            let set = format!("call('SET', KEYS[{i}], next{i}, 'PX', lifetime(keep{i}))");
+            let write = match name {
+                "log" => format!("record(KEYS[{i}], at{i}, keep{i})"),
+                "counter" => {
+                    format!(
+                        "if keep{i} then {set} else call('SETRANGE', KEYS[{i}], 0, next{i}) end"
+                    )
+                }
+                _ => set,
+            };
+            line(format!("if next{i} and charges{i} ~= 0 then state{i} = next{i} {write} end"));
+        }
+        if self == Self::Reserve {
+            line("call('SET', KEYS[#KEYS], '', 'PX', hold_ms)".to_owned());
+        }
+        line(answer);
+        text
     }
 }
 
@@ -158,20 +262,32 @@ fn without_comments(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn all_four() -> Algorithms {
+        (1..=4).fold(Algorithms::default(), Algorithms::with)
+    }
+
+    #[test]
+    fn the_layers_are_those_that_were_given() {
+        assert_eq!(all_four().of_layers(), [0, 1, 2, 3]);
+        let few = Algorithms::default().with(4).with(1).with(4);
+        assert_eq!(few.of_layers(), [3, 0, 3]);
+        assert_eq!(all_four().with(1).sequence, 0, "too many");
+    }
+
     #[test]
     fn a_script_has_what_its_algorithms_need_and_nothing_else() {
         let bucket = Operation::Decide.text(Algorithms::default().with(1));
         assert!(bucket.contains("local function bucket("));
         assert!(!bucket.contains("counter") && !bucket.contains("--") && !bucket.contains("hold"));
-        let all = Operation::Lease.text(Algorithms::ALL);
+        let all = Operation::Lease.text(all_four());
         assert!(all.contains("lease_counter(") && all.contains("hold_ms"));
-        assert!(Operation::Book.text(Algorithms::ALL).contains("book_log("));
+        assert!(Operation::Book.text(all_four()).contains("book_log("));
     }
 
     #[test]
     fn no_number_becomes_text_on_the_way() {
         for operation in [Operation::Decide, Operation::Lease, Operation::Peek, Operation::Book] {
-            let text = operation.text(Algorithms::ALL);
+            let text = operation.text(all_four());
             assert!(!text.contains("tostring") && !text.contains("format"), "{text}");
         }
     }

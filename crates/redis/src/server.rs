@@ -50,6 +50,7 @@ use tidegate::policy::DecidedBy;
 /// # }
 /// ```
 pub struct Server {
+    config: ServerConfig,
     link: Link,
     breaker: Breaker,
     dice: Dice,
@@ -61,6 +62,8 @@ pub struct Server {
     tally: ServerTally,
     #[cfg(feature = "fake-time")]
     fake_now: Option<Arc<std::sync::atomic::AtomicU64>>,
+    #[cfg(feature = "simulation")]
+    simulated: Option<Arc<dyn crate::simulation::SimulatedServer>>,
 }
 
 /// One layer of a call: a limit, whose key, and what it costs.
@@ -128,6 +131,7 @@ impl Server {
         let link = Link::new(&config.topology, config.timeout, config.ca.as_deref())
             .map_err(ServerError::config)?;
         Ok(Self {
+            config: config.clone(),
             link,
             breaker: Breaker::new(config.breaker),
             dice: Dice::new(),
@@ -138,6 +142,8 @@ impl Server {
             tally: ServerTally::default(),
             #[cfg(feature = "fake-time")]
             fake_now: None,
+            #[cfg(feature = "simulation")]
+            simulated: None,
         })
     }
 
@@ -146,6 +152,13 @@ impl Server {
     #[must_use]
     pub fn with_clock(self, clock: impl Clock + Send + Sync + 'static) -> Self {
         Self { clock: Box::new(clock), ..self }
+    }
+
+    /// The same server, in whose place another one runs the scripts; for simulations.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn simulated(self, server: Arc<dyn crate::simulation::SimulatedServer>) -> Self {
+        Self { simulated: Some(server), ..self }
     }
 
     /// The same server, whose scripts go by this time, in microseconds since 1970; for tests.
@@ -297,6 +310,12 @@ impl Server {
                 return Asked::read(&reply, layers).ok_or(ServerError::Reply);
             }
         }
+    }
+
+    /// Where it is, and how long to wait for it.
+    #[must_use]
+    pub const fn config(&self) -> &ServerConfig {
+        &self.config
     }
 
     /// How often things happened.

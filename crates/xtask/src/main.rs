@@ -35,7 +35,8 @@ enum Chore {
         only: Vec<String>,
     },
     /// Compares every hot path with peers and with what the machine allows, in one table; or the gateway
-    /// with nginx and LiteLLM (`bench gateway`).
+    /// with nginx and LiteLLM (`bench gateway`); or leases and scripts on a Redis with plain scripts (`bench
+    /// redis`, with the seconds for each).
     #[command(disable_help_flag = true)]
     Bench {
         /// What the comparison takes: see `cargo xtask bench --help` and `cargo xtask bench gateway --help`
@@ -72,6 +73,13 @@ enum Chore {
         /// Only those whose reason or file contains one of these [default: all, about half an hour]
         only: Vec<String>,
     },
+    /// Simulates a thousand nodes that lease units of a million keys: round trips, stranded units, fairness.
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// `--plot FILE.svg` draws it; `--nodes`, `--calls` (a second) and `--seed` are numbers
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Tests shared memory under AddressSanitizer, and threads under ThreadSanitizer where that can judge.
     Sanitize,
 }
@@ -82,6 +90,11 @@ fn main() -> ExitCode {
         Chore::Mutants { shard } => mutants::all(shard.as_deref()),
         Chore::Planted { only } => planted::plant_all(&only),
         Chore::Sanitize => sanitize::all(),
+        Chore::Simulate { arguments } => run::quietly(
+            "cargo run --quiet --profile quick --package tidegate-redis --features simulation --example \
+             simulate --",
+            &arguments,
+        ),
         Chore::Bench { arguments } => bench(&arguments),
         Chore::Crash { kills } => crash::all(kills),
         Chore::Counts { record } => counts::all(record),
@@ -97,10 +110,16 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<(), run::Failure> {
-    if let Some(("gateway", rest)) =
-        arguments.split_first().map(|(first, rest)| (first.as_str(), rest))
-    {
-        return gateway::bench(rest);
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("gateway", rest)) => return gateway::bench(rest),
+        Some(("redis", rest)) => {
+            servers::ready()?;
+            return run::quietly(
+                "cargo run --quiet --profile quick --package tidegate-redis --example throughput --",
+                rest,
+            );
+        }
+        _ => {}
     }
     // Quietly: with --json, the list is all that is printed.
     run::quietly(

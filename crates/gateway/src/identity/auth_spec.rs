@@ -15,6 +15,7 @@ use super::proxy_header::ProxyHeader;
 use super::{FailedLogins, Identity};
 use crate::address::parse_network;
 use crate::config::{Around, Wrong};
+use crate::gateway::Gateway;
 
 /// `[auth]` as it stands.
 #[derive(Default, Deserialize)]
@@ -106,7 +107,7 @@ impl AuthSpec {
             Some(given) => paths(given, "auth.login_paths", source, wrong),
             None => LOGIN_PATHS.iter().filter_map(|path| path.parse().ok()).collect(),
         };
-        let former = around.former.map(|(_, logins)| logins);
+        let former = around.former.map(Gateway::failed_logins);
         let logins = FailedLogins::new(wrong.note(rate)?, login_paths, around.state, former);
         wrong.note(logins.map_err(|error| source.error(span, FIELD, &error)))
     }

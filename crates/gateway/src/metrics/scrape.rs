@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate::policy::Rule;
 
-use super::{METRICS, Metrics, TOKEN_KINDS, read};
+use super::{DECIDED_BY, METRICS, Metrics, TOKEN_KINDS, read};
 use crate::gateway::Gateway;
 
 /// What [`scrape`] gives.
@@ -26,6 +26,7 @@ pub(crate) fn scrape(gateway: &Gateway) -> String {
     registry.register("build", "The version that runs", Info::new(version));
     METRICS.register(&mut registry);
     register_rules(gateway, &mut registry);
+    register_engine(gateway, &mut registry);
     let mut text = String::with_capacity(8 << 10);
     // Strings take everything.
     let _ = text::encode(&mut text, &registry);
@@ -76,6 +77,31 @@ impl Metrics {
             ConstGauge::new(self.reloaded_s.load(Ordering::Relaxed) as i64), // a lone value
         );
     }
+}
+
+/// What is known of the server that rules are on, where there is one.
+fn register_engine(gateway: &Gateway, registry: &mut Registry) {
+    let Some(engine) = gateway.policy().engine() else { return };
+    let decided = DECIDED_BY.iter().zip(&METRICS.decided);
+    let decided = decided.map(|((_, by), count)| ([("by", (*by).to_owned())], read(count)));
+    registry.register(
+        "rule_decisions",
+        "Decisions on rules, by who made them: this process, the server, a lease of its units, or the rule's \
+         fallback since the server did not answer",
+        counters(decided),
+    );
+    let events = engine.counts().into_iter();
+    let events = events.map(|(event, count)| ([("event", event.to_owned())], count));
+    registry.register(
+        "redis_events",
+        "What happened between this process and the server that rules are on",
+        counters(events),
+    );
+    registry.register(
+        "redis_given_up",
+        "1 while the server is not asked, since it has not answered several times",
+        ConstGauge::new(i64::from(engine.is_given_up())),
+    );
 }
 
 /// What the tables of the rules hold.

@@ -2,6 +2,8 @@
 
 mod process;
 mod provider;
+#[path = "../../../redis/tests/servers/mod.rs"]
+mod servers;
 
 mod chat;
 mod command_line;
@@ -12,6 +14,7 @@ mod operation;
 mod page;
 mod passing_on;
 mod raw;
+mod shared_rules;
 mod state;
 mod storm;
 mod traces;

@@ -12,10 +12,10 @@ for i = 1, #ARGV do
   local kind, dry_run = byte(at, 1, 2)
   local state, next, keep
 --{bucket
-  if kind == 1 then state, next, keep = bucket(KEYS[i], at) end
+  if kind == 1 then state, next, keep = bucket(call('GET', KEYS[i]), at) end
 --}
 --{window
-  if kind == 2 then state, next, keep = window(KEYS[i], at) end
+  if kind == 2 then state, next, keep = window(call('GET', KEYS[i]), at) end
 --}
 --{counter
   if kind == 3 then state, next, keep = counter(KEYS[i], at) end

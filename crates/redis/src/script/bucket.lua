@@ -1,8 +1,7 @@
 -- State: the time at which the bucket is full again, in us and parts of a us, of which there are
 -- `units`.
-local function bucket(key, at)
+local function bucket(state, at)
   local units, inc, inc_part, room, room_part = unpack('<ddddd', at, 4)
-  local state = call('GET', key)
   local full, part = 0, 0
   if state then full, part = unpack('<dd', state) end
   if full > now + room or (full == now + room and part > room_part) then return state end

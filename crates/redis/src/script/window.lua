@@ -18,9 +18,8 @@ local function used_in(state, number, limit)
   return number, math.max(used - limit * (number - last), 0)
 end
 
-local function window(key, at)
+local function window(state, at)
   local limit, cost, length, number, finish = place(at)
-  local state = call('GET', key)
   local last, used = used_in(state, number, limit)
   if used + cost > limit then return state end
   return state, pack('<dd', last, used + cost), finish - now + (last - number) * length

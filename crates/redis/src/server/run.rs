@@ -142,6 +142,11 @@ impl Server {
         sent: &Sent<'_>,
     ) -> RedisResult<Value> {
         self.tally.note(Count::round_trips);
+        #[cfg(feature = "simulation")]
+        if let Some(server) = &self.simulated {
+            let arguments: Vec<&[u8]> = sent.arguments.iter().map(Parameters::as_bytes).collect();
+            return Ok(server.run(operation, &sent.keys, &arguments).await);
+        }
         let script = self.script(operation, algorithms);
         match self.link.send([&self.command("EVALSHA", &script.hash, sent)]).await {
             Ok([value]) => Ok(value),

@@ -30,6 +30,12 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// What [`decide`](Self::decide) would answer. Charges nothing.
     fn peek<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a>;
 
+    /// How often things happened, by name: for metrics.
+    fn counts(&self) -> Vec<(&'static str, u64)>;
+
+    /// Whether the engine is left alone for a while, since it has not answered.
+    fn is_given_up(&self) -> bool;
+
     /// Waits until what calls have settled is booked, and gives back what this process has leased: before it
     /// ends.
     fn finish(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
