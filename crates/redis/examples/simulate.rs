@@ -25,13 +25,13 @@ const LIMIT: u64 = 2_000;
 /// How long a round trip takes.
 const ROUND_TRIP: Duration = Duration::from_micros(500);
 /// When a tenth of the nodes die, and when it all ends: in ms.
-const DEATH_MS: u64 = 3_000;
-const END_MS: u64 = 5_000;
+const DEATH_MS: u64 = 2_500;
+const END_MS: u64 = 4_000;
 /// Every so many ms, the state of things is noted.
 const SAMPLE_MS: u64 = 50;
 
 fn main() -> ExitCode {
-    let mut options = Options { nodes: 1_000, per_s: 500_000, seed: 1, plot: None };
+    let mut options = Options { nodes: 1_000, per_s: 400_000, seed: 1, plot: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().unwrap_or_default();
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             _ => {
                 eprintln!(
                     "error: `{name} {value}` is not known; usage: cargo xtask simulate [--nodes 1000] \
-                     [--calls 500000] [--seed 1] [--plot FILE.svg]"
+                     [--calls 400000] [--seed 1] [--plot FILE.svg]"
                 );
                 return ExitCode::from(2);
             }
@@ -514,7 +514,10 @@ fn draw(runs: &[Run], file: &std::path::Path) -> Result<(), Box<dyn std::error::
         chart
             .configure_mesh()
             .light_line_style(WHITE)
-            .x_desc(format!("seconds; after {} s a tenth of the nodes is dead", DEATH_MS / 1_000))
+            .x_desc(format!(
+                "seconds; after {} s a tenth of the nodes is dead",
+                DEATH_MS as f64 / 1e3
+            ))
             .draw()?;
         for (run, color) in of.iter().zip(COLORS).skip(1) {
             let points = run.stranded.iter().map(|(at, share)| (*at, 100.0 * share));

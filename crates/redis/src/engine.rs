@@ -43,12 +43,6 @@ tally! {
     settlements_lost,
 }
 
-/// How often a reservation is tried to be settled: after 50 ms, twice that and so on, up to 5 s, for about
-/// two minutes in all.
-const MOST_TRIES: u32 = 30;
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
 /// How long [`RedisEngine::finish`] waits for reservations that are being settled.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
@@ -245,19 +239,9 @@ impl EngineHold for Held {
         let (hold, used): (_, SmallVec<[Cost; 2]>) = (self.hold.clone(), used.into());
         // Calls end anywhere, also where there is no runtime.
         self.runtime.spawn(async move {
-            let tally = &settling.0.tally;
-            let mut wait = FIRST_WAIT;
-            for _ in 0..MOST_TRIES {
-                match hold.settle(&used).await {
-                    // Not by this try: then an earlier one did arrive, or its time was over.
-                    Ok(_) => return tally.note(Count::settled),
-                    Err(error) => tracing::debug!(%error, "a reservation is settled later"),
-                }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
-            }
-            tally.note(Count::settlements_lost);
-            tracing::warn!("a reservation could not be settled, and keeps its whole charge");
+            let is_settled = hold.settle_at_last(&used).await;
+            let count = if is_settled { Count::settled } else { Count::settlements_lost };
+            settling.0.tally.note(count);
         });
     }
 }

@@ -65,7 +65,7 @@ pub use limiter::{
     Ask, LeaseClock, LeaseError, LeaseRules, LimitId, LimiterHold, LimiterTally, RemoteLimiter,
 };
 pub use namespace::{NameError, Namespace, RemoteKey, RemoteLimit};
-pub use policy::{policy_from_source, policy_from_toml};
+pub use policy::{policy_from_source, policy_from_toml, policy_on};
 pub use reservation::RemoteReservation;
 #[cfg(feature = "simulation")]
 pub use script::Operation;

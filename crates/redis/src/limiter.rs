@@ -82,6 +82,7 @@ use share::Share;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct RemoteLimiter {
     inner: Arc<Inner>,
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tidegate::policy::{FileError, Policy, RuleSpec, Source, Spanned};
 
-use crate::RedisSpec;
+use crate::{RedisBackend, RedisSpec};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,4 +69,25 @@ pub fn policy_from_source(source: &Source<'_>) -> Result<Policy, Vec<FileError>>
     }
     let backend = file.redis.backend(source, None).map_err(|error| vec![error])?;
     RuleSpec::reload_on(&file.rule, source, None, None, Some(&backend))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    #[serde(default)]
+    rule: Vec<Spanned<RuleSpec>>,
+}
+
+/// As [`policy_from_source`], of a text that has only rules, on a server that is known otherwise.
+///
+/// # Errors
+/// All that is wrong, at least one thing, in the order of the text.
+pub fn policy_on(source: &Source<'_>, backend: &RedisBackend) -> Result<Policy, Vec<FileError>> {
+    let (file, errors) = source.parse_all::<Rules>();
+    match file {
+        Some(file) if errors.is_empty() => {
+            RuleSpec::reload_on(&file.rule, source, None, None, Some(backend))
+        }
+        _ => Err(errors),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate::policy::DecidedBy;
@@ -59,6 +60,31 @@ impl LimiterHold {
                 Ok(true)
             }
         }
+    }
+}
+
+/// How often [`LimiterHold::settle_at_last`] tries: after 50 ms, twice that and so on, up to 5 s, for about
+/// two minutes in all.
+const MOST_TRIES: u32 = 30;
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+impl LimiterHold {
+    /// As [`settle`](Self::settle), tried again and again for about two minutes while the server does not
+    /// answer. Whether it did in the end; if not, the whole charge stays.
+    pub async fn settle_at_last(&self, used: &[Cost]) -> bool {
+        let mut wait = FIRST_WAIT;
+        for _ in 0..MOST_TRIES {
+            match self.settle(used).await {
+                // Not by this try: then an earlier one did arrive, or its time was over.
+                Ok(_) => return true,
+                Err(error) => tracing::debug!(%error, "a reservation is settled later"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        tracing::warn!("a reservation could not be settled, and keeps its whole charge");
+        false
     }
 }
 

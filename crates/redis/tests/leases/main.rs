@@ -124,3 +124,22 @@ fn a_lease_ends_with_the_window_that_counts_it() {
         assert_eq!(admitted[0].units, 40);
     }
 }
+
+proptest! {
+    #![proptest_config(some_cases())]
+
+    #[test]
+    fn calls_of_several_leased_layers_are_charged_all_or_nothing(
+        limits in [1..400_u64, 1..400, 1..400],
+        lasts_ms in 10..900_u64,
+        calls in calls(),
+    ) {
+        let layered = nodes::Layered::new(limits, lasts_ms);
+        let (admitted, lost) = layered.play(&calls);
+        for (used, limit) in layered.used().into_iter().zip(limits) {
+            prop_assert!(admitted <= limit, "{admitted} of {limit}");
+            // A denied call leaves nothing behind, but for units whose lease was over when it gave them back.
+            prop_assert!((admitted..=admitted + lost).contains(&used), "{used} for {admitted}, {lost} lost");
+        }
+    }
+}

@@ -174,3 +174,68 @@ impl Scene {
         self.runtime.block_on(server.peek(&[layer])).unwrap().decisions()[0].remaining()
     }
 }
+
+/// Nodes whose calls have three layers, each of which is leased.
+pub struct Layered {
+    scene: Scene,
+    limits: [u64; 3],
+}
+
+impl Layered {
+    pub fn new(limits: [u64; 3], lasts_ms: u64) -> Self {
+        Self { scene: Scene::new("fixed-window, 1 per day", lasts_ms), limits }
+    }
+
+    fn remotes(&self) -> [RemoteLimit; 3] {
+        let mut place = 0;
+        self.limits.map(|limit| {
+            place += 1;
+            let limit = format!("fixed-window, {limit} per month").parse().unwrap();
+            RemoteLimit::new(&self.scene.space, &format!("layer{place}"), limit).unwrap()
+        })
+    }
+
+    /// The units that were admitted, and those that nodes lost.
+    pub fn play(&self, calls: &[Call]) -> (u64, u64) {
+        let scene = &self.scene;
+        let node = |node: usize| {
+            let limits = self.remotes().map(|limit| limit.with_leases(scene.rules).unwrap());
+            let clock = NodeClock {
+                server_us: scene.now_us.clone(),
+                origin_us: 1_000_000 * (1 + node as u64),
+                parts_per_million: 0,
+            };
+            RemoteLimiter::new(Arc::new(scene.server()), limits).unwrap().with_clock(clock)
+        };
+        let nodes: Vec<_> = (0..NODES).map(node).collect();
+        let mut admitted = 0;
+        for call in calls {
+            match *call {
+                Call::Wait { us } => drop(scene.now_us.fetch_add(us, Ordering::SeqCst)),
+                Call::GiveBack { node } => scene.runtime.block_on(nodes[node].give_back()),
+                Call::Die { .. } => {}
+                Call::Decide { node, times, cost } => {
+                    let node = &nodes[node];
+                    let ids = ["layer1", "layer2", "layer3"].map(|name| node.limit(name).unwrap());
+                    let asks = ids.map(|id| Ask::new(id, "everybody", Cost::new(cost)));
+                    for _ in 0..times {
+                        let answer = scene.runtime.block_on(node.decide(&asks)).unwrap();
+                        admitted += if answer.is_allow() { cost } else { 0 };
+                    }
+                }
+            }
+        }
+        nodes.iter().for_each(|node| scene.runtime.block_on(node.give_back()));
+        (admitted, nodes.iter().map(|node| node.tally().lost_units()).sum())
+    }
+
+    /// What the server has charged to each layer.
+    pub fn used(&self) -> [u64; 3] {
+        let server = self.scene.server();
+        let remotes = self.remotes();
+        let layers =
+            remotes.each_ref().map(|limit| Layer::new(limit, limit.key("everybody"), Cost::ZERO));
+        let answer = self.scene.runtime.block_on(server.peek(&layers)).unwrap();
+        [0, 1, 2].map(|place: usize| self.limits[place] - answer.decisions()[place].remaining())
+    }
+}
