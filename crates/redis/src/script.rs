@@ -213,7 +213,12 @@ impl Operation {
         }
         let states: Vec<_> = each().map(|(i, _)| format!("state{i} or ''")).collect();
         let answer = format!("return {{ denied, now, {} }}", states.join(", "));
-        line(format!("if refused then {answer} end"));
+        line("if refused then".to_owned());
+        // As in `ask.lua`.
+        for (i, _) in each().filter(|(_, name)| *name == "counter") {
+            line(format!("if next{i} then state{i} = call('GET', KEYS[{i}]) end"));
+        }
+        line(format!("{answer} end"));
         for (i, name) in each() {
             let set = format!("call('SET', KEYS[{i}], next{i}, 'PX', lifetime(keep{i}))");
             let write = match name {

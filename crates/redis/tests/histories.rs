@@ -4,7 +4,7 @@
 
 mod servers;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -170,8 +170,7 @@ async fn history(redis: &RedisServer, seed: u64, limit: &str, timeout: Duration)
         });
     }
     while callers.join_next().await.is_some() {}
-    let events = record.lock().unwrap().clone();
-    events
+    record.lock().unwrap().clone()
 }
 
 fn is_linearizable(events: &[Event]) -> bool {
@@ -223,6 +222,27 @@ async fn it_is_when_answers_are_lost_too() {
         assert!(is_linearizable(&events), "seed {seed}: {events:#?}");
     }
     assert!(lost > 0, "no answer was lost, so this shows nothing");
+}
+
+#[tokio::test]
+async fn a_counter_that_has_room_in_a_denied_call_is_told_with_all_of_its_epochs() {
+    let redis = RedisServer::start();
+    let now = Arc::new(AtomicU64::new(1_764_065_133_123_457));
+    let config = ServerConfig::single(&redis.url()).with_timeout(Duration::from_secs(10));
+    let server = Server::new(&config).unwrap().with_fake_time(now.clone());
+    let space = Namespace::new("denied").unwrap();
+    let limits = ["sliding-window-counter, 10 per hour, epochs 6", "fixed-window, 2 per day"];
+    let limits =
+        limits.map(|text| RemoteLimit::new(&space, &text[..5], text.parse().unwrap()).unwrap());
+    let layers = || limits.each_ref().map(|limit| Layer::new(limit, limit.key("alice"), Cost::ONE));
+    for _ in 0..2 {
+        assert!(server.decide(&layers()).await.unwrap().is_allow());
+    }
+    now.fetch_add(15 * 60 * 1_000_000, Ordering::SeqCst);
+    for answer in [server.decide(&layers()).await.unwrap(), server.peek(&layers()).await.unwrap()] {
+        assert!(!answer.is_allow());
+        assert_eq!(answer.decisions()[0].remaining(), 8);
+    }
 }
 
 #[test]

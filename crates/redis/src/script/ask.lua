@@ -30,3 +30,11 @@ for i = 1, #ARGV do
   end
 end
 results[1] = denied
+--{counter
+-- Of one that has room in a call that is refused, all of its state is told, as of one that has none.
+if refused then
+  for i = 1, #ARGV do
+    if nexts[i] and byte(ARGV[i]) == 3 then results[i + 2] = call('GET', KEYS[i]) or '' end
+  end
+end
+--}

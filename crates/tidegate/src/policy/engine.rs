@@ -31,10 +31,14 @@ pub trait Engine: fmt::Debug + Send + Sync {
     fn peek<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a>;
 
     /// How often things happened, by name: for metrics.
-    fn counts(&self) -> Vec<(&'static str, u64)>;
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// Whether the engine is left alone for a while, since it has not answered.
-    fn is_given_up(&self) -> bool;
+    fn is_given_up(&self) -> bool {
+        false
+    }
 
     /// Waits until what calls have settled is booked, and gives back what this process has leased: before it
     /// ends.
