@@ -2,8 +2,8 @@
 //! is not bound to the key, changes nothing.
 
 use tidegate_core::{
-    AtomicU64, Cell, Cost, Protocol, Quota, Retry, SlidingWindowCounter, SlidingWindowLog, Swap,
-    Timestamp,
+    AtomicU64, Cell, Cost, FixedWindow, Protocol, Quota, Retry, SlidingWindowCounter,
+    SlidingWindowLog, Swap, Timestamp, TokenBucket,
 };
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -89,6 +89,25 @@ fn a_late_helper_or_refund_changes_nothing_of_the_next_key() {
     changes_nothing(SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap());
     changes_nothing(SlidingWindowLog::new(Quota::per_minute(10)).unwrap());
     changes_nothing(SlidingWindowLog::new(Quota::per_minute(6)).unwrap());
+}
+
+/// What a call on a slot that has passed on was to do is not done, and the call says so.
+#[test]
+fn a_call_on_a_slot_that_is_gone_says_that_nothing_was_done() {
+    fn check<P: Protocol + Copy>(protocol: P) {
+        let (ring, heads) = used(protocol);
+        let (gone, word, now) = (Gone(&ring), *heads.last().unwrap(), at(22));
+        assert_eq!(protocol.charge(&gone, word, Cost::ONE, now), None);
+        assert_eq!(protocol.refund(&gone, word, Cost::ONE, now, now), None);
+        assert_eq!(protocol.forgive(&gone, word, Cost::ONE, now), None);
+        assert_eq!(protocol.decide(&gone, word, Cost::ONE, now), None);
+        assert_eq!(protocol.admit(&gone, word, Cost::ONE, now), None);
+    }
+    let quota = Quota::per_minute(10);
+    check(TokenBucket::new(quota).unwrap());
+    check(FixedWindow::new(quota).unwrap());
+    check(SlidingWindowCounter::new(quota, 6).unwrap());
+    check(SlidingWindowLog::new(quota).unwrap());
 }
 
 /// The cell of a thread that stops for ever after its first swap: at its next look at the ring, or at its
