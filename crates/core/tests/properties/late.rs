@@ -2,7 +2,7 @@
 //! is not bound to the key, changes nothing.
 
 use tidegate_core::{
-    AtomicU64, Cell, Cost, FixedWindow, Protocol, Quota, Retry, SlidingWindowCounter,
+    AtomicU64, Cell, Cost, Entry, FixedWindow, Protocol, Quota, Retry, SlidingWindowCounter,
     SlidingWindowLog, Swap, Timestamp, TokenBucket,
 };
 
@@ -108,6 +108,41 @@ fn a_call_on_a_slot_that_is_gone_says_that_nothing_was_done() {
     check(FixedWindow::new(quota).unwrap());
     check(SlidingWindowCounter::new(quota, 6).unwrap());
     check(SlidingWindowLog::new(quota).unwrap());
+}
+
+/// A turn has filed the sealed count and moved the base. What is charged at a time in that epoch counts in
+/// the next.
+#[test]
+fn a_charge_that_meets_a_sealed_head_is_not_lost() {
+    let (counter, shared) = (counter(), recorded(&counter()));
+    let head = || shared.head.load(Relaxed);
+    counter.charge(&shared, head(), Cost::new(4), at(0)).unwrap();
+    let has_swapped = std::cell::Cell::new(false);
+    let stops = StopsAfterOne { cell: &shared, has_swapped, at_the_ring: false };
+    assert_eq!(counter.charge(&stops, head(), Cost::ZERO, at(11)), None);
+    counter.charge(&shared, head(), Cost::new(3), at(1)).unwrap();
+    assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(12)).unwrap().remaining(), 3);
+}
+
+#[test]
+fn a_refund_of_the_oldest_epoch_that_counts_frees() {
+    let (counter, shared) = (counter(), recorded(&counter()));
+    let head = || shared.head.load(Relaxed);
+    counter.charge(&shared, head(), Cost::new(4), at(0)).unwrap();
+    counter.charge(&shared, head(), Cost::ZERO, at(61)).unwrap();
+    counter.refund(&shared, head(), Cost::new(2), at(9), at(62)).unwrap();
+    assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(62)).unwrap().remaining(), 8);
+}
+
+/// So that what a late thread of the former key does is of an earlier epoch.
+#[test]
+fn a_new_key_whose_clock_is_behind_enters_no_earlier_than_its_slot_was_used() {
+    let counter = counter();
+    let left_behind = *used(counter).1.last().unwrap();
+    let Entry::Admit { word, .. } = counter.enter(left_behind, Cost::ONE, at(0)) else {
+        panic!("it is new");
+    };
+    assert_eq!(counter.idle_rank(word), counter.idle_rank(left_behind), "the same epoch");
 }
 
 /// The cell of a thread that stops for ever after its first swap: at its next look at the ring, or at its
