@@ -1,5 +1,6 @@
 //! The gateway as a process, with real clients and upstreams on loopback.
 
+mod browser;
 mod process;
 mod provider;
 #[path = "../../../redis/tests/servers/mod.rs"]
