@@ -4,7 +4,8 @@ use std::io;
 
 use pyo3::create_exception;
 use pyo3::exceptions::{
-    PyException, PyFileNotFoundError, PyIsADirectoryError, PyOSError, PyValueError,
+    PyConnectionError, PyException, PyFileNotFoundError, PyIsADirectoryError, PyOSError,
+    PyValueError,
 };
 use pyo3::prelude::*;
 use tidegate::policy::{FileError, RuleError};
@@ -24,6 +25,13 @@ create_exception!(
     FileMismatch,
     PyOSError,
     "A file is not one that limits can be shared by: of another kind or version, cut off, or damaged."
+);
+
+create_exception!(
+    tidegate,
+    ServerUnavailable,
+    PyConnectionError,
+    "The server that counts a limit does not answer, so it is not known whether the limit is spent."
 );
 
 create_exception!(

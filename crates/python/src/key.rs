@@ -44,6 +44,35 @@ impl<'a, 'py> KeyRef<'a, 'py> {
         Ok(None)
     }
 
+    /// The key as text, each key another one: what a server's keys are made of.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        self.push_to(&mut text);
+        text
+    }
+
+    fn push_to(&self, text: &mut String) {
+        use std::fmt::Write;
+        // Strings take everything. The length keeps the parts of a tuple apart.
+        let _ = match self {
+            Self::Str(part) => write!(text, "str{}:{part}", part.len()),
+            Self::Bytes(bytes) => {
+                let _ = write!(text, "bytes{}:", bytes.len());
+                bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
+            }
+            Self::Int(number) => write!(text, "int:{number};"),
+            Self::LargeInt(number) => write!(text, "int:{number};"),
+            Self::Tuple(parts) => {
+                for part in parts.iter() {
+                    if let Ok(Some(part)) = KeyRef::one(part.as_borrowed()) {
+                        part.push_to(text);
+                    }
+                }
+                write!(text, "tuple:{}", parts.len())
+            }
+        };
+    }
+
     fn int(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let signed = object.extract::<i64>().map(Self::Int);
         signed.or_else(|_| object.extract::<u64>().map(Self::LargeInt)).map_err(|_| {

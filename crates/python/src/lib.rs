@@ -10,7 +10,8 @@
 //! ```
 //!
 //! - Keys are hashed where Python has them, without a copy. The clock is read once per call.
-//! - Nothing is locked, so nothing waits for the interpreter's lock, or with it; calls of some tens of
+//! - A server that machines share is waited for without the interpreter's lock, or awaited.
+//! - Nothing else is locked, so nothing waits for the interpreter's lock, or with it; calls of some tens of
 //!   nanoseconds do not give it up. All classes are frozen, so they need no lock without it either.
 //! - Errors are exceptions that say what to write instead. Nothing panics.
 
@@ -26,6 +27,8 @@ mod options;
 
 mod decision;
 mod reservation;
+
+mod remote;
 
 mod policy;
 mod scope;
@@ -45,7 +48,7 @@ mod _native {
     #[pymodule_export]
     use crate::decision::Decision;
     #[pymodule_export]
-    use crate::error::{FileMismatch, LimitExceeded, PolicyError};
+    use crate::error::{FileMismatch, LimitExceeded, PolicyError, ServerUnavailable};
     #[pymodule_export]
     use crate::limiter::{Limiter, RateLimiter, TokenBudget};
     #[pymodule_export]

@@ -13,6 +13,7 @@ use crate::decision::Decision;
 use crate::error;
 use crate::key::{AnyKey, KeyRef};
 use crate::options::{self, LimitOptions};
+use crate::remote::{Remote, RemoteOptions};
 use crate::reservation::{Open, Reservation, cancels};
 use crate::units::Units;
 
@@ -25,6 +26,8 @@ enum Place {
     Local(Arc<Local>),
     /// In a file that processes share; reservations expire there.
     Shared(Arc<Shared>, Duration),
+    /// On a server that machines share.
+    Remote(Remote),
 }
 
 /// One limit per key: Limiter("20/minute").decide("alice").
@@ -42,15 +45,30 @@ pub(crate) struct Setting<'a, 'py> {
     pub(crate) shared: Option<PathBuf>,
     pub(crate) reservation_expires: f64,
     pub(crate) clock: Option<&'a Bound<'py, FakeClock>>,
+    pub(crate) remote: RemoteOptions<'a>,
 }
 
 impl Limiter {
     fn make(py: Python<'_>, limit: Limit, setting: Setting<'_, '_>) -> PyResult<Self> {
-        let Setting { name, keys, when_full, shared, reservation_expires, clock } = setting;
+        let Setting { name, keys, when_full, shared, reservation_expires, clock, remote } = setting;
         let when_full = options::when_full(when_full)?;
         if limit.is_concurrency() {
             return Err(PyValueError::new_err(
                 "a limit of concurrent calls is for policies and tidegate.fastapi.limit, which see a call end",
+            ));
+        }
+        if let Some(url) = remote.redis {
+            if shared.is_some() || clock.is_some() {
+                return Err(PyValueError::new_err(
+                    "a limiter on a server goes by the server's clock and is in no file; leave out shared= and clock=",
+                ));
+            }
+            let place = Place::Remote(Remote::new(url, name, limit, remote)?);
+            return Ok(Self { name: name.to_owned(), place });
+        }
+        if remote.lease != 0.0 || remote.when_down != "deny" {
+            return Err(PyValueError::new_err(
+                "lease= and when_down= are for limiters on a server; give its address, redis=\"redis://...\"",
             ));
         }
         options::check_keys(keys, &limit)?;
@@ -85,16 +103,41 @@ impl Limiter {
         Ok(Self { name: name.to_owned(), place })
     }
 
+    /// The limiter in this process or its file; or that it is on a server.
     #[inline]
-    fn limiter(&self) -> &Local {
+    fn limiter(&self) -> Result<&Local, &Remote> {
         match &self.place {
-            Place::Local(limiter) => limiter,
-            Place::Shared(holds, _) => holds.limiter(),
+            Place::Local(limiter) => Ok(limiter),
+            Place::Shared(holds, _) => Ok(holds.limiter()),
+            Place::Remote(remote) => Err(remote),
         }
     }
 
     fn limit(&self) -> &Limit {
-        self.limiter().table().protocol()
+        match self.limiter() {
+            Ok(limiter) => limiter.table().protocol(),
+            Err(remote) => remote.limit(),
+        }
+    }
+
+    #[inline]
+    fn admit(&self, py: Python<'_>, key: &KeyRef<'_, '_>, cost: Cost) -> PyResult<bool> {
+        match self.limiter() {
+            Ok(limiter) => Ok(limiter.admit(key, cost).is_ok()),
+            Err(remote) => Ok(remote.decide(py, &key.text(), cost, true)?.is_allow()),
+        }
+    }
+
+    fn peek_at(
+        &self,
+        py: Python<'_>,
+        key: &KeyRef<'_, '_>,
+        cost: Cost,
+    ) -> PyResult<tidegate::Decision> {
+        match self.limiter() {
+            Ok(limiter) => Ok(limiter.peek(key, cost)),
+            Err(remote) => remote.decide(py, &key.text(), cost, false),
+        }
     }
 }
 
@@ -103,7 +146,8 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (
         limit, /, *, name = "limiter", algorithm = None, burst = None, epochs = None, time_zone = None,
-        keys = 10_000, when_full = "deny", shared = None, reservation_expires = 3600.0, clock = None
+        keys = 10_000, when_full = "deny", shared = None, reservation_expires = 3600.0, clock = None,
+        redis = None, namespace = "default", when_down = "deny", lease = 0.0
     ))]
     #[allow(clippy::too_many_arguments)] // Python has names for them
     fn new(
@@ -119,33 +163,45 @@ impl Limiter {
         shared: Option<PathBuf>,
         reservation_expires: f64,
         clock: Option<&Bound<'_, FakeClock>>,
+        redis: Option<&str>,
+        namespace: &str,
+        when_down: &str,
+        lease: f64,
     ) -> PyResult<Self> {
         let limit = LimitOptions { algorithm, burst, epochs, time_zone }.limit(limit)?;
-        Self::make(py, limit, Setting { name, keys, when_full, shared, reservation_expires, clock })
+        let remote = RemoteOptions { redis, namespace, when_down, lease };
+        Self::make(
+            py,
+            limit,
+            Setting { name, keys, when_full, shared, reservation_expires, clock, remote },
+        )
     }
 
     /// Whether `key` may spend `cost` now; charges it if so.
     #[inline]
     #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
-    fn is_allowed(&self, key: KeyRef<'_, '_>, cost: Units) -> bool {
-        self.limiter().admit(&key, cost.cost()).is_ok()
+    fn is_allowed(&self, py: Python<'_>, key: KeyRef<'_, '_>, cost: Units) -> PyResult<bool> {
+        self.admit(py, &key, cost.cost())
     }
 
     /// Whether `key` may spend `cost` now, and what is left; charges it if so.
     #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
-    fn decide(&self, key: KeyRef<'_, '_>, cost: Units) -> Decision {
-        Decision::of(self.limiter().decide(&key, cost.cost()))
+    fn decide(&self, py: Python<'_>, key: KeyRef<'_, '_>, cost: Units) -> PyResult<Decision> {
+        Ok(Decision::of(match self.limiter() {
+            Ok(limiter) => limiter.decide(&key, cost.cost()),
+            Err(remote) => remote.decide(py, &key.text(), cost.cost(), true)?,
+        }))
     }
 
     /// What `decide` would answer. Charges nothing.
     #[pyo3(signature = (key, cost = Units::ONE), text_signature = "($self, key, cost=1)")]
-    fn peek(&self, key: KeyRef<'_, '_>, cost: Units) -> Decision {
-        Decision::of(self.limiter().peek(&key, cost.cost()))
+    fn peek(&self, py: Python<'_>, key: KeyRef<'_, '_>, cost: Units) -> PyResult<Decision> {
+        Ok(Decision::of(self.peek_at(py, &key, cost.cost())?))
     }
 
     /// The units that `key` has left. Charges nothing.
-    fn remaining(&self, key: KeyRef<'_, '_>) -> u64 {
-        self.limiter().peek(&key, Cost::ZERO).remaining()
+    fn remaining(&self, py: Python<'_>, key: KeyRef<'_, '_>) -> PyResult<u64> {
+        Ok(self.peek_at(py, &key, Cost::ZERO)?.remaining())
     }
 
     /// Reserves an estimate for `key`, to be settled by what was really used.
@@ -164,6 +220,7 @@ impl Limiter {
             Place::Shared(holds, lifetime) => {
                 holds.reserve_owned(&key, estimate, *lifetime).map(Open::Shared)
             }
+            Place::Remote(remote) => remote.reserve(py, &key.text(), estimate)?.map(Open::Remote),
         };
         match open {
             Ok(open) => Ok(Reservation::new(open, cancels)),
@@ -175,7 +232,7 @@ impl Limiter {
     /// and tells how many reservations that were. A reservation that is denied looks for itself.
     fn return_expired(&self) -> usize {
         match &self.place {
-            Place::Local(_) => 0,
+            Place::Local(_) | Place::Remote(_) => 0,
             Place::Shared(holds, _) => holds.return_expired(),
         }
     }
@@ -201,7 +258,7 @@ impl Limiter {
     /// How many new keys were denied because every place for them was taken.
     #[getter]
     fn denied_for_room(&self) -> u64 {
-        self.limiter().table().tally().denied()
+        self.limiter().map_or(0, |limiter| limiter.table().tally().denied())
     }
 
     fn __repr__(&self) -> String {
@@ -218,7 +275,8 @@ impl RateLimiter {
     #[new]
     #[pyo3(signature = (
         max_requests, window_seconds, *, name = "requests", algorithm = None, keys = 10_000,
-        when_full = "deny", shared = None, reservation_expires = 3600.0, clock = None
+        when_full = "deny", shared = None, reservation_expires = 3600.0, clock = None,
+        redis = None, namespace = "default", when_down = "deny", lease = 0.0
     ))]
     #[allow(clippy::too_many_arguments)] // Python has names for them
     fn new(
@@ -232,10 +290,15 @@ impl RateLimiter {
         shared: Option<PathBuf>,
         reservation_expires: f64,
         clock: Option<&Bound<'_, FakeClock>>,
+        redis: Option<&str>,
+        namespace: &str,
+        when_down: &str,
+        lease: f64,
     ) -> PyResult<PyClassInitializer<Self>> {
         let rate = options::rate_per_seconds(max_requests, window_seconds)?;
         let limit = LimitOptions { algorithm, ..LimitOptions::default() }.limit(&rate)?;
-        let setting = Setting { name, keys, when_full, shared, reservation_expires, clock };
+        let remote = RemoteOptions { redis, namespace, when_down, lease };
+        let setting = Setting { name, keys, when_full, shared, reservation_expires, clock, remote };
         let limiter = Limiter::make(py, limit, setting)?;
         Ok(PyClassInitializer::from(limiter).add_subclass(Self))
     }
@@ -250,7 +313,8 @@ impl TokenBudget {
     #[new]
     #[pyo3(signature = (
         daily_limit, *, name = "tokens", time_zone = None, keys = 10_000, shared = None,
-        reservation_expires = 3600.0, clock = None
+        reservation_expires = 3600.0, clock = None,
+        redis = None, namespace = "default", when_down = "deny", lease = 0.0
     ))]
     #[allow(clippy::too_many_arguments)] // Python has names for them
     fn new(
@@ -262,18 +326,28 @@ impl TokenBudget {
         shared: Option<PathBuf>,
         reservation_expires: f64,
         clock: Option<&Bound<'_, FakeClock>>,
+        redis: Option<&str>,
+        namespace: &str,
+        when_down: &str,
+        lease: f64,
     ) -> PyResult<PyClassInitializer<Self>> {
         let algorithm = Some("fixed-window");
         let options = LimitOptions { algorithm, time_zone, ..LimitOptions::default() };
         let limit = options.limit(&format!("{daily_limit} per day"))?;
-        let setting = Setting { name, keys, when_full: "deny", shared, reservation_expires, clock };
+        let remote = RemoteOptions { redis, namespace, when_down, lease };
+        let setting =
+            Setting { name, keys, when_full: "deny", shared, reservation_expires, clock, remote };
         let limiter = Limiter::make(py, limit, setting)?;
         Ok(PyClassInitializer::from(limiter).add_subclass(Self))
     }
 
     /// Whether the user has so many tokens left today; charges them if so.
     #[inline]
-    fn check_and_deduct(slf: &Bound<'_, Self>, user: KeyRef<'_, '_>, tokens: Units) -> bool {
-        slf.as_super().get().limiter().admit(&user, tokens.cost()).is_ok()
+    fn check_and_deduct(
+        slf: &Bound<'_, Self>,
+        user: KeyRef<'_, '_>,
+        tokens: Units,
+    ) -> PyResult<bool> {
+        slf.as_super().get().admit(slf.py(), &user, tokens.cost())
     }
 }

@@ -16,6 +16,8 @@ use crate::client::TrustedProxies;
 use crate::clock::{AnyClock, FakeClock, seconds};
 use crate::error;
 use crate::options::{self, LimitOptions};
+use crate::remote;
+use crate::reservation::Ready;
 use crate::scope::Scope;
 use crate::units::Units;
 use crate::verdict::Verdict;
@@ -40,12 +42,55 @@ impl Headers for Told {
     }
 }
 
+/// A request that outlives its scope, while a server is asked.
+struct Owned {
+    told: Told,
+    method: String,
+    path: String,
+    ip: Option<IpAddr>,
+    user: Option<String>,
+    llm_tokens: Option<Units>,
+}
+
+impl Owned {
+    fn of(request: &Scope<'_>, user: Option<&str>, llm_tokens: Option<Units>) -> Self {
+        Self {
+            told: Told { headers: request.headers() },
+            method: request.method().to_owned(),
+            path: request.path().to_owned(),
+            ip: request.ip(),
+            user: user.map(str::to_owned),
+            llm_tokens,
+        }
+    }
+
+    fn call(&self) -> Call<'_> {
+        let call = Call::new(&self.method, &self.path).with_headers(&self.told);
+        let call = self.ip.map_or(call, |ip| call.from_ip(ip));
+        let call = self.user.as_deref().map_or(call, |user| call.by_user(user));
+        self.llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens.0))
+    }
+}
+
 impl Policy {
     fn read(
         source: &Source<'_>,
         shared: Option<PathBuf>,
+        (redis, namespace): (Option<&str>, &str),
         clock: Option<&Bound<'_, FakeClock>>,
     ) -> PyResult<tidegate::policy::Policy> {
+        if let Some(url) = redis {
+            if shared.is_some() || clock.is_some() {
+                return Err(PyValueError::new_err(
+                    "a policy on a server goes by the server's clock and is in no file; leave out shared= and clock=",
+                ));
+            }
+            let policy = tidegate_redis::policy_on(source, &remote::backend(url, namespace)?);
+            return policy.map_err(|errors| {
+                let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                error::PolicyError::new_err(texts.join("\n"))
+            });
+        }
         let policy = match shared {
             None => tidegate::policy::Policy::from_source(source, AnyClock::or_system(clock)),
             Some(_) if clock.is_some() => return Err(clock_and_file()),
@@ -59,7 +104,12 @@ impl Policy {
 
     fn answer(&self, py: Python<'_>, call: &Call<'_>, charges: bool) -> PyResult<Verdict> {
         let policy = &self.policy;
-        let verdict = if charges { policy.decide(call) } else { policy.peek(call) };
+        let verdict = match (policy.engine(), charges) {
+            (None, true) => policy.decide(call),
+            (None, false) => policy.peek(call),
+            (Some(_), true) => remote::wait(py, policy.decide_async(call))?,
+            (Some(_), false) => remote::wait(py, policy.peek_async(call))?,
+        };
         Verdict::of(py, policy, verdict, charges, self.fields)
     }
 }
@@ -83,37 +133,44 @@ fn fields(text: &str) -> PyResult<Fields> {
 impl Policy {
     #[new]
     #[pyo3(signature = (
-        text, /, *, shared = None, trusted_proxies = Vec::new(), fields = "ietf", source = "policy",
-        clock = None
+        text, /, *, shared = None, redis = None, namespace = "default", trusted_proxies = Vec::new(),
+        fields = "ietf", source = "policy", clock = None
     ))]
+    #[allow(clippy::too_many_arguments)] // Python has names for them
     fn new(
         text: &str,
         shared: Option<PathBuf>,
+        redis: Option<&str>,
+        namespace: &str,
         trusted_proxies: Vec<String>,
         fields: &str,
         source: &str,
         clock: Option<&Bound<'_, FakeClock>>,
     ) -> PyResult<Self> {
         let (proxies, fields) = (TrustedProxies::parse(&trusted_proxies)?, self::fields(fields)?);
-        let policy = Self::read(&Source::new(source, text), shared, clock)?;
+        let policy = Self::read(&Source::new(source, text), shared, (redis, namespace), clock)?;
         Ok(Self { policy, proxies, fields })
     }
 
     /// A policy from a file: TOML with a [[rule]] for each layer.
     #[staticmethod]
     #[pyo3(signature = (
-        path, /, *, shared = None, trusted_proxies = Vec::new(), fields = "ietf", clock = None
+        path, /, *, shared = None, redis = None, namespace = "default", trusted_proxies = Vec::new(),
+        fields = "ietf", clock = None
     ))]
+    #[allow(clippy::too_many_arguments)] // Python has names for them
     fn from_file(
         path: PathBuf,
         shared: Option<PathBuf>,
+        redis: Option<&str>,
+        namespace: &str,
         trusted_proxies: Vec<String>,
         fields: &str,
         clock: Option<&Bound<'_, FakeClock>>,
     ) -> PyResult<Self> {
         let text = fs::read_to_string(&path)?;
         let name = path.display().to_string();
-        Self::new(&text, shared, trusted_proxies, fields, &name, clock)
+        Self::new(&text, shared, redis, namespace, trusted_proxies, fields, &name, clock)
     }
 
     /// A policy of one rule: a layer of `tidegate.fastapi`. Its cost is what calls say, if it is None.
@@ -226,17 +283,44 @@ impl Policy {
         llm_tokens: Option<Units>,
     ) -> PyResult<Verdict> {
         let request = Scope::read(scope, &self.proxies.0)?;
-        let mut call = Call::new(request.method(), request.path()).with_headers(&request);
-        if let Some(ip) = request.ip() {
-            call = call.from_ip(ip);
+        self.answer(scope.py(), &request.call(user, llm_tokens), true)
+    }
+
+    /// As `decide_scope`, awaited: where a server decides, the loop goes on meanwhile.
+    #[pyo3(signature = (scope, /, user = None, llm_tokens = None))]
+    fn decide_scope_async(
+        &self,
+        scope: &Bound<'_, PyDict>,
+        user: Option<&str>,
+        llm_tokens: Option<Units>,
+    ) -> PyResult<Py<PyAny>> {
+        let (py, request) = (scope.py(), Scope::read(scope, &self.proxies.0)?);
+        let fields = self.fields;
+        if self.policy.engine().is_none() {
+            let verdict = self.answer(py, &request.call(user, llm_tokens), true)?;
+            return Ok(Py::new(py, Ready::new(Py::new(py, verdict)?.into_any()))?.into_any());
         }
-        if let Some(user) = user {
-            call = call.by_user(user);
-        }
-        if let Some(tokens) = llm_tokens {
-            call = call.with_llm_tokens(tokens.0);
-        }
-        self.answer(scope.py(), &call, true)
+        let (policy, owned) = (self.policy.clone(), Owned::of(&request, user, llm_tokens));
+        let deciding = async move {
+            let deciding = policy.decide_async(&owned.call());
+            let verdict = deciding.await;
+            Python::attach(|py| Verdict::of(py, &policy, verdict, true, fields))
+        };
+        let value =
+            |py: Python<'_>, verdict: PyResult<Verdict>| Ok(Py::new(py, verdict?)?.into_any());
+        remote::awaitable(py, Box::pin(deciding), value)
+    }
+
+    /// Whether rules are on a server, which must be waited for.
+    #[getter]
+    fn is_remote(&self) -> bool {
+        self.policy.engine().is_some()
+    }
+
+    /// Waits until what requests have settled is booked, and gives back what is leased from a server: before
+    /// the process ends.
+    fn finish(&self, py: Python<'_>) -> PyResult<()> {
+        remote::wait(py, self.policy.finish())
     }
 
     /// Gives back what was reserved by processes that have died, once it has expired, and tells how many

@@ -8,6 +8,7 @@ use tidegate::policy::Held;
 use tidegate::{Account, Cost, ExpiringAccount};
 
 use crate::limiter::{Local, Shared};
+use crate::remote::RemoteOpen;
 use crate::units::Units;
 
 /// An estimate that was charged, to be settled once it is known what the call really used.
@@ -30,6 +31,7 @@ pub(crate) enum Open {
     Local(tidegate::Reservation<Account<Arc<Local>>>),
     Shared(tidegate::Reservation<ExpiringAccount<Arc<Shared>>>),
     Policy(tidegate::Reservation<Held>),
+    Remote(RemoteOpen),
 }
 
 impl Open {
@@ -38,6 +40,7 @@ impl Open {
             Self::Local(reservation) => reservation.reserved(),
             Self::Shared(reservation) => reservation.reserved(),
             Self::Policy(reservation) => reservation.reserved(),
+            Self::Remote(reservation) => reservation.reserved(),
         }
     }
 
@@ -46,6 +49,7 @@ impl Open {
             Self::Local(reservation) => reservation.settle(used),
             Self::Shared(reservation) => reservation.settle(used),
             Self::Policy(reservation) => reservation.settle(used),
+            Self::Remote(reservation) => reservation.settle(used),
         }
     }
 }
@@ -159,6 +163,12 @@ impl Drop for Reservation {
 /// An awaitable that has its value already: nothing here waits.
 #[pyclass(frozen)]
 pub(crate) struct Ready(Option<Py<PyAny>>);
+
+impl Ready {
+    pub(crate) const fn new(value: Py<PyAny>) -> Self {
+        Self(Some(value))
+    }
+}
 
 #[pymethods]
 impl Ready {

@@ -6,7 +6,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tidegate::TrustedProxies;
-use tidegate::policy::Headers;
+use tidegate::policy::{Call, Headers};
+
+use crate::units::Units;
 
 /// What of a scope rules look at.
 pub(crate) struct Scope<'py> {
@@ -52,6 +54,20 @@ impl<'py> Scope<'py> {
 
     pub(crate) const fn ip(&self) -> Option<IpAddr> {
         self.ip
+    }
+
+    /// The headers that are text.
+    pub(crate) fn headers(&self) -> Vec<(String, String)> {
+        let text = |bytes: &Bound<'_, PyBytes>| String::from_utf8(bytes.as_bytes().to_vec()).ok();
+        self.headers.iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+    }
+
+    /// The call that the request is.
+    pub(crate) fn call<'a>(&'a self, user: Option<&'a str>, llm_tokens: Option<Units>) -> Call<'a> {
+        let call = Call::new(self.method(), self.path()).with_headers(self);
+        let call = self.ip.map_or(call, |ip| call.from_ip(ip));
+        let call = user.map_or(call, |user| call.by_user(user));
+        llm_tokens.map_or(call, |tokens| call.with_llm_tokens(tokens.0))
     }
 }
 

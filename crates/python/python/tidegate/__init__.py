@@ -8,7 +8,7 @@
         ...
 
 With ``shared="path"``, all processes that give one path are one limiter, and what was spent is still
-spent after a restart. See ``tidegate.fastapi``, ``tidegate.asgi`` and ``tidegate.wsgi`` for web
+spent after a restart. With ``redis="redis://..."``, processes on many machines are. See ``tidegate.fastapi``, ``tidegate.asgi`` and ``tidegate.wsgi`` for web
 applications, and ``tidegate.limits`` for slowapi, Flask-Limiter and others on the package ``limits``.
 """
 
@@ -25,6 +25,7 @@ from ._native import (
     PolicyError,
     RateLimiter,
     Reservation,
+    ServerUnavailable,
     Standing,
     TokenBudget,
     TrustedProxies,
@@ -41,6 +42,7 @@ __all__ = [
     "PolicyError",
     "RateLimiter",
     "Reservation",
+    "ServerUnavailable",
     "Standing",
     "TokenBudget",
     "TrustedProxies",

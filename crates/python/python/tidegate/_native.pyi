@@ -22,6 +22,7 @@ __all__ = [
     "PolicyError",
     "RateLimiter",
     "Reservation",
+    "ServerUnavailable",
     "Standing",
     "Storage",
     "TokenBudget",
@@ -40,6 +41,9 @@ class LimitExceeded(Exception):
 
 class FileMismatch(OSError):
     """A file is not one that limits can be shared by: of another kind or version, cut off, or damaged."""
+
+class ServerUnavailable(ConnectionError):
+    """The server that counts a limit does not answer, so it is not known whether the limit is spent."""
 
 class PolicyError(ValueError):
     """A policy's text is no policy. The message says where and what would be right."""
@@ -118,6 +122,10 @@ class Limiter:
         shared: _Path | None = None,
         reservation_expires: float = 3600.0,
         clock: FakeClock | None = None,
+        redis: str | None = None,
+        namespace: str = "default",
+        when_down: str = "deny",
+        lease: float = 0.0,
     ) -> Self: ...
     def is_allowed(self, key: _Key, cost: int = 1) -> bool: ...
     def decide(self, key: _Key, cost: int = 1) -> Decision: ...
@@ -151,6 +159,10 @@ class RateLimiter(Limiter):
         shared: _Path | None = None,
         reservation_expires: float = 3600.0,
         clock: FakeClock | None = None,
+        redis: str | None = None,
+        namespace: str = "default",
+        when_down: str = "deny",
+        lease: float = 0.0,
     ) -> Self: ...
 
 class TokenBudget(Limiter):
@@ -166,6 +178,10 @@ class TokenBudget(Limiter):
         shared: _Path | None = None,
         reservation_expires: float = 3600.0,
         clock: FakeClock | None = None,
+        redis: str | None = None,
+        namespace: str = "default",
+        when_down: str = "deny",
+        lease: float = 0.0,
     ) -> Self: ...
     def check_and_deduct(self, user: _Key, tokens: int) -> bool: ...
 
@@ -226,6 +242,8 @@ class Policy:
         /,
         *,
         shared: _Path | None = None,
+        redis: str | None = None,
+        namespace: str = "default",
         trusted_proxies: list[str] = ...,
         fields: Literal["ietf", "x-ratelimit", "none"] = "ietf",
         source: str = "policy",
@@ -237,6 +255,8 @@ class Policy:
         /,
         *,
         shared: _Path | None = None,
+        redis: str | None = None,
+        namespace: str = "default",
         trusted_proxies: list[str] = ...,
         fields: Literal["ietf", "x-ratelimit", "none"] = "ietf",
         clock: FakeClock | None = None,
@@ -286,6 +306,12 @@ class Policy:
     def decide_scope(
         self, scope: Mapping[str, Any], /, user: str | None = None, llm_tokens: int | None = None
     ) -> Verdict: ...
+    async def decide_scope_async(
+        self, scope: Mapping[str, Any], /, user: str | None = None, llm_tokens: int | None = None
+    ) -> Verdict: ...
+    @property
+    def is_remote(self) -> bool: ...
+    def finish(self) -> None: ...
     def return_expired(self) -> int: ...
     def renew_reservations(self) -> int: ...
     @property

@@ -47,7 +47,9 @@ class RateLimitMiddleware:
         llm_tokens: Callable[[Scope], int] | None = None,
     ) -> None:
         self._app = app
+        self._policy = policy
         self._decide = policy.decide_scope
+        self._is_remote = policy.is_remote
         self._running = Running(policy) if policy.is_concurrent else None
         self._user = user
         self._llm_tokens = llm_tokens
@@ -56,11 +58,12 @@ class RateLimitMiddleware:
         kind = scope["type"]
         if kind != "http" and kind != "websocket":
             return await self._app(scope, receive, send)
-        verdict = self._decide(
-            scope,
-            None if self._user is None else self._user(scope),
-            None if self._llm_tokens is None else self._llm_tokens(scope),
-        )
+        user = None if self._user is None else self._user(scope)
+        llm_tokens = None if self._llm_tokens is None else self._llm_tokens(scope)
+        if self._is_remote:
+            verdict = await self._policy.decide_scope_async(scope, user, llm_tokens)
+        else:
+            verdict = self._decide(scope, user, llm_tokens)
         if not verdict.allowed:
             return await _deny(verdict, scope, send)
         fields = verdict.headers

@@ -130,16 +130,19 @@ class Enforced:
         llm_tokens: int | None = None,
     ) -> Any:
         """Decides on the request: the reservation, if LLM tokens are counted, else the verdict."""
-        verdict = self._decide(connection, response, user, llm_tokens)
+        verdict = await self._decide(connection, response, user, llm_tokens)
         return verdict.reservation or verdict
 
-    def _decide(
+    async def _decide(
         self, connection: HTTPConnection, response: Response, user: Any, llm_tokens: int | None
     ) -> Verdict:
         if user is not None and type(user) is not str:
             user = _as_text(user)
         scope = connection.scope
-        verdict = self.policy.decide_scope(scope, user, llm_tokens)
+        if self.policy.is_remote:
+            verdict = await self.policy.decide_scope_async(scope, user, llm_tokens)
+        else:
+            verdict = self.policy.decide_scope(scope, user, llm_tokens)
         if not verdict.allowed:
             for earlier in scope.pop(_CHARGED, ()):
                 earlier.cancel()
@@ -165,7 +168,7 @@ class Concurrent(Enforced):
         user: Any = None,
         llm_tokens: int | None = None,
     ) -> AsyncIterator[Reservation | Verdict]:
-        verdict = self._decide(connection, response, user, llm_tokens)
+        verdict = await self._decide(connection, response, user, llm_tokens)
         if verdict.reservation is None:
             yield verdict
         else:
