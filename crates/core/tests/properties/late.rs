@@ -147,10 +147,10 @@ fn a_new_key_whose_clock_is_behind_enters_no_earlier_than_its_slot_was_used() {
 
 /// The cell of a thread that stops for ever after its first swap: at its next look at the ring, or at its
 /// next swap.
-struct StopsAfterOne<'a> {
-    cell: &'a Recorded,
-    has_swapped: std::cell::Cell<bool>,
-    at_the_ring: bool,
+pub struct StopsAfterOne<'a> {
+    pub cell: &'a Recorded,
+    pub has_swapped: std::cell::Cell<bool>,
+    pub at_the_ring: bool,
 }
 
 impl Cell for StopsAfterOne<'_> {

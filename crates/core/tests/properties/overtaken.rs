@@ -7,7 +7,7 @@ use tidegate_core::{
     SlidingWindowLog, Step, Swap, Timestamp, TokenBucket,
 };
 
-use crate::late::{Recorded, at, counter, recorded};
+use crate::late::{Recorded, StopsAfterOne, at, counter, recorded};
 
 /// The cell in which something happens just before it is looked at again.
 struct Meanwhile<'a, F> {
@@ -77,6 +77,26 @@ fn a_refund_that_an_epochs_turn_overtakes_begins_again() {
     counter.refund(&turns, head(), Cost::new(3), at(0), at(21)).unwrap();
     assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(22)).unwrap().remaining(), 8);
     assert!(counter.decide(&shared, head(), Cost::new(8), at(22)).unwrap().is_allow());
+}
+
+/// The turn has added the old count up, and stopped before it opened the head: lowered now, the count would
+/// stay in the sum for an epoch.
+#[test]
+fn a_refund_that_finds_a_turn_half_done_finishes_it_first() {
+    let (counter, shared) = (counter(), recorded(&counter()));
+    let head = || shared.head.load(Relaxed);
+    counter.charge(&shared, head(), Cost::new(4), at(0)).unwrap();
+    counter.charge(&shared, head(), Cost::ONE, at(11)).unwrap();
+    let turns = Meanwhile {
+        cell: &shared,
+        happens: std::cell::Cell::new(Some(|| {
+            let has_swapped = std::cell::Cell::new(false);
+            let stops = StopsAfterOne { cell: &shared, has_swapped, at_the_ring: false };
+            assert_eq!(counter.charge(&stops, head(), Cost::ZERO, at(21)), None);
+        })),
+    };
+    counter.refund(&turns, head(), Cost::new(3), at(0), at(21)).unwrap();
+    assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(22)).unwrap().remaining(), 8);
 }
 
 /// Where nobody else is, a quick yes or no is what a peek says, and the cell is there.
