@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     );
     let mut runs = Vec::new();
     for zipf in [1.0, 1.3] {
-        for lease_ms in [0, 100, 500, 2_000] {
+        for lease_ms in [0, 50, 200, 500] {
             let run = simulate(&options, zipf, lease_ms);
             run.print();
             runs.push(run);
@@ -142,11 +142,14 @@ impl Zipf {
 
 /// The clock of everybody: tokio's, which is paused and goes on when all wait.
 #[derive(Debug, Clone, Copy)]
-struct Paused(tokio::time::Instant);
+struct Paused {
+    start: tokio::time::Instant,
+    origin_s: u64,
+}
 
 impl Clock for Paused {
     fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_700_000_000) + self.0.elapsed()
+        Timestamp::from_secs(self.origin_s) + self.start.elapsed()
     }
 }
 
@@ -325,7 +328,9 @@ fn simulate(options: &Options, exponent: f64, lease_ms: u64) -> Run {
 }
 
 async fn run(options: &Options, exponent: f64, lease_ms: u64) -> Run {
-    let clock = Paused(tokio::time::Instant::now());
+    let clock = Paused { start: tokio::time::Instant::now(), origin_s: 1_700_000_000 };
+    // A node's clock for leases begins when its machine does.
+    let node_clock = Paused { origin_s: 1_000, ..clock };
     let server = Shared(Arc::new(Buckets { clock, state: Mutex::default() }));
     let node = || {
         let config = ServerConfig::single("redis://127.0.0.1").with_timeout(Duration::from_secs(1));
@@ -341,7 +346,7 @@ async fn run(options: &Options, exponent: f64, lease_ms: u64) -> Run {
                 limit.with_leases(LeaseRules::new(Duration::from_millis(lease_ms))).expect("leases")
             }
         };
-        let limiter = RemoteLimiter::new(real, [limit]).expect("a limiter").with_clock(clock);
+        let limiter = RemoteLimiter::new(real, [limit]).expect("a limiter").with_clock(node_clock);
         Some(Arc::new(limiter))
     };
     let mut nodes: Vec<Option<Arc<RemoteLimiter>>> = (0..options.nodes).map(|_| node()).collect();
