@@ -168,12 +168,13 @@ impl Storm {
 
 /// What is used of a rule, what is reserved, and by how many calls.
 async fn standing(gateway: &Gateway, rule: &str) -> (u64, u64, u64) {
+    // In this order: what is not reserved any more has been settled before it is asked what is used.
+    let overview = gateway.ask_admin("/api/v1/overview", None).await.json();
     let usage = gateway.ask_admin("/api/v1/usage?user=alice", None).await.json();
     let of = |list: &serde_json::Value, name: &str| {
         list.as_array().unwrap().iter().find(|one| one[name] == rule).unwrap().clone()
     };
     let used = of(&usage["usage"], "rule")["used"].as_u64().unwrap();
-    let overview = gateway.ask_admin("/api/v1/overview", None).await.json();
     let open = &of(&overview["rules"], "name")["reservations"];
     (used, open["units"].as_u64().unwrap(), open["open"].as_u64().unwrap())
 }
