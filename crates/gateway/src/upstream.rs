@@ -108,11 +108,12 @@ impl UpstreamUrl {
     }
 
     /// The request's target with this server in place of ours.
-    fn target(&self, uri: &Uri) -> Result<Uri, http::Error> {
+    fn target(&self, uri: &Uri, maker: Maker) -> Result<Uri, http::Error> {
+        let is_google = maker == Maker::Gemini;
         // Most have nothing that is to be changed.
         if self.base.is_empty()
             && let Some(whole) = uri.path_and_query()
-            && (self.api_key.is_none() || whole.query().is_none())
+            && ((self.api_key.is_none() && !is_google) || whole.query().is_none())
         {
             let mut parts = uri::Parts::default();
             parts.scheme = Some(self.scheme.clone());
@@ -121,10 +122,17 @@ impl UpstreamUrl {
             return Ok(Uri::from_parts(parts)?);
         }
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        // Gemini's clients may be known by a parameter, too.
-        let path = match (&self.api_key, path.split_once('?')) {
-            (Some(_), Some((path, query))) => {
-                let rest = query.split('&').filter(|pair| !pair.starts_with("key="));
+        let path = match path.split_once('?') {
+            Some((path, query)) if self.api_key.is_some() || is_google => {
+                let is_dropped = |pair: &&str| {
+                    let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
+                    let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+                    // Gemini's clients may be known by a parameter, too.
+                    (self.api_key.is_some() && name == "key")
+                        || (is_google
+                            && GOOGLES_SYSTEM.iter().any(|one| name.eq_ignore_ascii_case(one)))
+                };
+                let rest = query.split('&').filter(|pair| !is_dropped(pair));
                 let rest = rest.collect::<Vec<_>>().join("&");
                 let mark = if rest.is_empty() { "" } else { "?" };
                 std::borrow::Cow::Owned(format!("{path}{mark}{rest}"))
@@ -223,7 +231,8 @@ impl Upstream {
             Self::Server(server) => (&server.url, &server.client),
         };
         let (mut parts, body) = request.into_parts();
-        parts.uri = url.target(&parts.uri).map_err(|_| UpstreamError::NotSent)?;
+        let maker = url.maker.unwrap_or(maker);
+        parts.uri = url.target(&parts.uri, maker).map_err(|_| UpstreamError::NotSent)?;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         strip_hop_by_hop(&mut parts.headers);
@@ -233,7 +242,10 @@ impl Upstream {
             parts.headers.insert(X_FORWARDED_FOR, ip);
         }
         if let Some(key) = &url.api_key {
-            key.put_into(&mut parts.headers, url.maker.unwrap_or(maker));
+            key.put_into(&mut parts.headers, maker);
+        }
+        if maker == Maker::Gemini {
+            GOOGLES_FIELDS.iter().for_each(|name| drop(parts.headers.remove(*name)));
         }
         let answer = client.request(Request::from_parts(parts, body));
         let mut response = match tokio::time::timeout(url.timeouts.answer, answer).await {
@@ -249,6 +261,14 @@ impl Upstream {
         Ok(response)
     }
 }
+
+/// Parameters that Google's servers take for themselves: they leave parts out of an answer, such as its usage,
+/// or take a request for one of another method.
+const GOOGLES_SYSTEM: [&str; 4] = ["fields", "$fields", "$httpMethod", "httpMethod"];
+
+/// Fields of a request that do the same.
+const GOOGLES_FIELDS: [&str; 4] =
+    ["x-goog-fieldmask", "x-http-method-override", "x-http-method", "x-method-override"];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -307,7 +327,8 @@ mod tests {
     #[test]
     fn targets_are_put_behind_the_base() {
         let target = |url: &str, uri: &str| {
-            UpstreamUrl::parse(url).unwrap().target(&uri.parse().unwrap()).unwrap().to_string()
+            let url = UpstreamUrl::parse(url).unwrap();
+            url.target(&uri.parse().unwrap(), Maker::OpenAi).unwrap().to_string()
         };
         assert_eq!(target("https://a.example", "/v1/chat?x=1"), "https://a.example/v1/chat?x=1");
         assert_eq!(target("http://a.example:81/base/", "/v1"), "http://a.example:81/base/v1");
@@ -317,12 +338,34 @@ mod tests {
             ("/v1beta/m:x?key=secret", "https://a.example/v1beta/m:x"),
             ("/v1/x?monkey=1", "https://a.example/v1/x?monkey=1"),
         ] {
-            assert_eq!(keyed.target(&uri.parse().unwrap()).unwrap().to_string(), expected);
+            let target = keyed.target(&uri.parse().unwrap(), Maker::OpenAi).unwrap();
+            assert_eq!(target.to_string(), expected);
         }
         for wrong in ["", "a.example", "/v1", "ftp://a", "http://a?x=1", "http://", "http://u:p@a"]
         {
             assert!(UpstreamUrl::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn googles_servers_are_not_told_to_hide_the_usage_nor_to_take_another_method() {
+        let url = UpstreamUrl::parse("https://a.example").unwrap();
+        let target =
+            |uri: &str, maker| url.target(&uri.parse().unwrap(), maker).unwrap().to_string();
+        for query in [
+            "fields=candidates",
+            "%66ields=candidates",
+            "$fields=candidates",
+            "%24fields=candidates",
+            "FIELDS=candidates",
+            "fields",
+            "$httpMethod=POST",
+        ] {
+            let expected = "https://a.example/v1beta/m:x?alt=sse";
+            assert_eq!(target(&format!("/v1beta/m:x?{query}&alt=sse"), Maker::Gemini), expected);
+        }
+        let other = "/search?fields=name&$httpMethod=x";
+        assert_eq!(target(other, Maker::Nobody), format!("https://a.example{other}"));
     }
 
     #[test]

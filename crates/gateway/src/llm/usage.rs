@@ -46,7 +46,7 @@ impl Told {
                 let answer: Chat = serde_json::from_slice(json).ok()?;
                 let told = answer.usage?.told();
                 let alone = answer.choices.is_some_and(|choices| choices.is_empty());
-                Some(Self { alone, ..told })
+                Some(Self { alone, ..told }.without_output_if(api == Api::OpenAiEmbeddings))
             }
             Api::OpenAiResponses => {
                 let answer: Response = serde_json::from_slice(json).ok()?;
@@ -60,14 +60,23 @@ impl Told {
                 let start = || start.map(|usage| Self { output: None, ..usage.told() });
                 answer.usage.map(AnthropicUsage::told).or_else(start)
             }
-            Api::GeminiGenerate | Api::GeminiStream | Api::GeminiEmbed => match json.first() {
-                Some(b'[') => {
-                    let parts: Vec<Gemini> = serde_json::from_slice(json).ok()?;
-                    parts.into_iter().rev().find_map(|part| part.usage).map(GeminiUsage::told)
-                }
-                _ => serde_json::from_slice::<Gemini>(json).ok()?.usage.map(GeminiUsage::told),
-            },
+            Api::GeminiGenerate | Api::GeminiStream | Api::GeminiEmbed => {
+                let usage = match json.first() {
+                    Some(b'[') => {
+                        let parts: Vec<Gemini> = serde_json::from_slice(json).ok()?;
+                        parts.into_iter().rev().find_map(|part| part.usage)
+                    }
+                    _ => serde_json::from_slice::<Gemini>(json).ok()?.usage,
+                };
+                usage.map(|usage| usage.told().without_output_if(api == Api::GeminiEmbed))
+            }
         }
+    }
+
+    /// The same, where an API has no output that could be told.
+    fn without_output_if(self, has_none: bool) -> Self {
+        let output = if has_none { self.output.or(Some(0)) } else { self.output };
+        Self { output, ..self }
     }
 
     /// What is known after this.
@@ -125,22 +134,22 @@ struct Details {
 }
 
 impl OpenAiUsage {
+    /// What is not there is not known: it is not none.
     fn told(self) -> Told {
         let (input, output) = match (self.input_tokens, self.output_tokens, self.total_tokens) {
-            (Some(input), Some(output), _) => (input, output),
             (Some(input), None, total) => {
-                (input, total.map_or(0, |total| total.saturating_sub(input)))
+                (Some(input), total.map(|total| total.saturating_sub(input)))
             }
             (None, output, Some(total)) => {
                 let output = output.unwrap_or(0);
-                (total.saturating_sub(output), output)
+                (Some(total.saturating_sub(output)), Some(output))
             }
-            (None, output, None) => (0, output.unwrap_or(0)),
+            (input, output, _) => (input, output),
         };
         let cached = self.input_tokens_details.and_then(|details| details.cached_tokens);
-        let input =
-            TokenCounts { input, cached_input: cached.unwrap_or(0), ..TokenCounts::default() };
-        Told { input: Some(input), output: Some(output), alone: false }
+        let cached_input = cached.unwrap_or(0);
+        let input = input.map(|input| TokenCounts { input, cached_input, ..Default::default() });
+        Told { input, output, alone: false }
     }
 }
 
@@ -190,20 +199,23 @@ struct GeminiUsage {
     cached_content_token_count: Option<u64>,
     candidates_token_count: Option<u64>,
     thoughts_token_count: Option<u64>,
+    total_token_count: Option<u64>,
 }
 
 impl GeminiUsage {
-    /// Thoughts come on top of what the candidates say.
+    /// Thoughts come on top of what the candidates say. What is not there is not known, unless the total
+    /// tells.
     fn told(self) -> Told {
         let tools = self.tool_use_prompt_token_count.unwrap_or(0);
-        let input = TokenCounts {
-            input: self.prompt_token_count.unwrap_or(0).saturating_add(tools),
-            cached_input: self.cached_content_token_count.unwrap_or(0),
-            ..TokenCounts::default()
-        };
-        let thoughts = self.thoughts_token_count.unwrap_or(0);
-        let output = self.candidates_token_count.unwrap_or(0).saturating_add(thoughts);
-        Told { input: Some(input), output: Some(output), alone: false }
+        let input = self.prompt_token_count.map(|prompt| prompt.saturating_add(tools));
+        let rest = self.total_token_count.zip(input);
+        let rest = rest.map(|(total, input)| total.saturating_sub(input));
+        let candidates = self.candidates_token_count;
+        let said =
+            candidates.map(|said| said.saturating_add(self.thoughts_token_count.unwrap_or(0)));
+        let cached_input = self.cached_content_token_count.unwrap_or(0);
+        let input = input.map(|input| TokenCounts { input, cached_input, ..Default::default() });
+        Told { input, output: rest.max(said), alone: false }
     }
 }
 
@@ -251,12 +263,34 @@ mod tests {
                 (9, 4, 0, 37),
             ),
             (
+                Api::GeminiGenerate,
+                r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7,"totalTokenCount":46}}"#,
+                (9, 0, 0, 37),
+            ),
+            (
+                Api::GeminiGenerate,
+                r#"{"promptFeedback":{},"usageMetadata":{"promptTokenCount":9,"totalTokenCount":9}}"#,
+                (9, 0, 0, 0),
+            ),
+            (Api::GeminiEmbed, r#"{"usageMetadata":{"promptTokenCount":9}}"#, (9, 0, 0, 0)),
+            (
                 Api::GeminiStream,
                 r#"[{"usageMetadata":{"promptTokenCount":9}},{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7}},{}]"#,
                 (9, 0, 0, 7),
             ),
         ] {
             assert_eq!(counts(api, json), Some(expected), "{json}");
+        }
+        for (api, json) in [
+            (Api::OpenAiChat, r#"{"usage":{}}"#),
+            (Api::OpenAiChat, r#"{"usage":{"prompt_tokens":9}}"#),
+            (Api::OpenAiResponses, r#"{"usage":{"output_tokens":7}}"#),
+            (Api::GeminiGenerate, r#"{"usageMetadata":{}}"#),
+            (Api::GeminiGenerate, r#"{"usageMetadata":{"totalTokenCount":46}}"#),
+            (Api::GeminiGenerate, r#"{"usageMetadata":{"promptTokenCount":9}}"#),
+            (Api::GeminiGenerate, r#"{"usageMetadata":{"candidatesTokenCount":7}}"#),
+        ] {
+            assert_eq!(counts(api, json), None, "what is hidden is not none: {json}");
         }
         for none in ["{}", r#"{"usage":null}"#, "[DONE]", "", r#"{"usage":5}"#] {
             assert_eq!(Told::read(Api::OpenAiChat, none.as_bytes()), None, "{none}");
