@@ -24,7 +24,7 @@ use crate::{Namespace, RedisEngine, Server, ServerConfig, Topology};
 /// # master = "mymaster"
 /// # ca_file = "ca.pem"                  # for TLS: the authority that signed the server's certificate
 /// ```
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSpec {
     url: Option<Spanned<String>>,
@@ -37,6 +37,16 @@ pub struct RedisSpec {
     sentinels: Vec<Spanned<String>>,
     master: Option<Spanned<String>>,
     ca_file: Option<Spanned<String>>,
+}
+
+impl fmt::Debug for RedisSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the addresses: passwords may be in them.
+        f.debug_struct("RedisSpec")
+            .field("namespace", &self.namespace)
+            .field("timeout_ms", &self.timeout_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Makes an error about a field.

@@ -120,8 +120,7 @@ impl Engine for RedisEngine {
     }
 
     fn decide<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a> {
-        let reserves = |ask: &EngineAsk| ask.is_settled_later() && ask.cost() != Cost::ZERO;
-        if asks.iter().any(reserves) {
+        if asks.iter().any(EngineAsk::is_settled_later) {
             return Box::pin(self.reserve(asks));
         }
         Box::pin(async move {

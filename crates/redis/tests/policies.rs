@@ -445,3 +445,22 @@ async fn a_decision_that_nobody_waits_for_is_charged_nothing_here() {
     }
     assert_eq!(left(&policy.decide_async(&call("alice")).await), [2, 4]);
 }
+
+#[tokio::test]
+async fn an_estimate_of_nothing_is_settled_by_what_was_used() {
+    let redis = RedisServer::start();
+    let rules = r#"
+        [[rule]]
+        name = "budget"
+        limit = "1000 per day"
+        algorithm = "fixed-window"
+        key = "user"
+        cost = "llm-tokens"
+    "#;
+    let policy = policy(&redis, rules);
+    let alice = call("alice").with_llm_tokens(0);
+    let Verdict::Allow(grant) = policy.decide_async(&alice).await else { panic!() };
+    grant.into_reservation().expect("it is settled later").settle(Cost::new(300));
+    policy.finish().await;
+    assert_eq!(left(&policy.peek_async(&alice).await), [700]);
+}

@@ -67,8 +67,8 @@ impl Policy {
             if elsewhere.asks.is_empty() {
                 return self.allow(charges.keep(), None, now);
             }
-            let reserves =
-                elsewhere.asks.iter().any(|ask| ask.is_settled_later && ask.cost != Cost::ZERO);
+            // An estimate of nothing is settled by what was used, too.
+            let reserves = elsewhere.asks.iter().any(EngineAsk::is_settled_later);
             let here = if reserves { None } else { engine.decide_here(&elsewhere.asks) };
             let answer = match here {
                 Some(answer) => answer,
