@@ -56,7 +56,7 @@ pub(super) type Layers = SmallVec<[Option<Here>; 4]>;
 impl RemoteLimiter {
     /// Whether all layers have room for their costs; charges all of them if so, and none if not.
     ///
-    /// When the server does not answer, each limit's [`WhenDown`](super::WhenDown) decides.
+    /// When the server does not answer, each limit's [`WhenDown`](tidegate::policy::WhenDown) decides.
     ///
     /// # Errors
     /// When the layers are none that can be decided together.

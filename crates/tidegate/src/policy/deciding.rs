@@ -43,8 +43,8 @@ impl Drop for Charges<'_> {
 
 impl Policy {
     /// Whether the call may go on; charges it to every rule that applies if so. As
-    /// [`decide`](Self::decide), also with rules on an [`Engine`], for which it waits; without one it is
-    /// done at once.
+    /// [`decide`](Self::decide), also with rules on an [`Engine`](super::Engine), for which it waits; without
+    /// one it is done at once.
     ///
     /// Dropped while it waits, it charges no rule of this process; the engine may charge its rules still.
     pub fn decide_async<'p>(
