@@ -208,3 +208,57 @@ fn a_refund_does_not_take_a_later_unit_for_its_own() {
         admitted.assert_bound(WINDOW, 2);
     });
 }
+
+/// A thread that means to postpone an entry and comes late may not write over one that was used meanwhile:
+/// that unit would expire too soon.
+#[test]
+fn a_late_debt_does_not_make_an_admitted_unit_older() {
+    each_stop(2, 0..14, |stop| {
+        let (limiter, admitted) = (Arc::new(limiter(1)), Arc::new(Admitted::default()));
+        assert!(limiter.decide(Cost::ONE, at(105)).is_allow());
+        let victim = {
+            let limiter = limiter.clone();
+            thread::spawn(move || stopped(stop, || limiter.charge(Cost::ONE, at(106))))
+        };
+        limiter.charge(Cost::ONE, at(107));
+        decide_all(&limiter, &admitted, &[(166, 1)]);
+        victim.join().unwrap();
+        decide_all(&limiter, &admitted, &[(170, 1), (185, 1)]);
+        admitted.assert_bound(WINDOW, 1);
+    });
+}
+
+/// A refund of the oldest unit may not vacate its entry once a debt is written there.
+#[test]
+fn a_refund_that_meets_a_debt_leaves_its_entry() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(2));
+        for ns in [105, 106] {
+            assert!(limiter.decide(Cost::ONE, at(ns)).is_allow());
+        }
+        let debtor = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.charge(Cost::ONE, at(107)))
+        };
+        limiter.refund(Cost::ONE, at(105), at(108));
+        debtor.join().unwrap();
+        assert!(!limiter.decide(Cost::ONE, at(109)).is_allow(), "two units of three are charged");
+    });
+}
+
+#[test]
+fn two_refunds_of_the_oldest_units_free_two() {
+    explore(3, || {
+        let limiter = Arc::new(limiter(3));
+        for ns in [105, 105, 106] {
+            assert!(limiter.decide(Cost::ONE, at(ns)).is_allow());
+        }
+        let other = {
+            let limiter = limiter.clone();
+            thread::spawn(move || limiter.refund(Cost::ONE, at(105), at(108)))
+        };
+        limiter.refund(Cost::ONE, at(105), at(108));
+        other.join().unwrap();
+        assert!(limiter.decide(Cost::new(2), at(109)).is_allow());
+    });
+}

@@ -99,6 +99,29 @@ fn a_refund_that_finds_a_turn_half_done_finishes_it_first() {
     assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(22)).unwrap().remaining(), 8);
 }
 
+/// A slot that was handed over twice: who helps with the first time comes late, and times that a former key
+/// recorded would count again.
+#[test]
+fn a_late_hand_over_does_not_go_back_behind_a_later_one() {
+    let log = SlidingWindowLog::new(Quota::per_minute(2)).unwrap();
+    let shared = recorded(&log);
+    let head_after = |s| {
+        log.charge(&shared, shared.head.load(Relaxed), Cost::ONE, at(s)).unwrap();
+        shared.head.load(Relaxed)
+    };
+    let (first, second) = (head_after(0), head_after(300));
+    let since = || shared.ring[2].load(Relaxed);
+    let later = Meanwhile {
+        cell: &shared,
+        happens: std::cell::Cell::new(Some(|| log.prepare(&shared, second, false))),
+    };
+    log.prepare(&later, first, false);
+    let after_both = since();
+    log.prepare(&shared, second, false);
+    assert_eq!(after_both, since());
+    assert!(since() > 0);
+}
+
 /// Where nobody else is, a quick yes or no is what a peek says, and the cell is there.
 #[test]
 fn what_is_foreseen_is_what_a_peek_says() {
