@@ -114,6 +114,16 @@ impl Live {
         gateway.policy().return_expired()
     }
 
+    /// Waits until what calls have used is booked, where that takes a server, under former configurations
+    /// too: before the process ends.
+    pub(crate) async fn finish(&self) {
+        let mut policies = std::mem::take(&mut self.lock().retired);
+        policies.push(self.gateway().policy().clone());
+        for policy in policies {
+            policy.finish().await;
+        }
+    }
+
     /// Says from now on that no more calls are taken.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed); // a lone value

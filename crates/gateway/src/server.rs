@@ -60,7 +60,10 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let mut server = Builder::new(TokioExecutor::new());
     let mut http1 = server.http1();
     http1.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
-    server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let mut http2 = server.http2();
+    http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    // Who is no longer there is found by pings; who is there, and takes nothing of a stream, is not.
+    http2.keep_alive_interval(patience.take).keep_alive_timeout(patience.head);
     let connections = GracefulShutdown::new();
     loop {
         tokio::select! {
@@ -85,7 +88,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
         () = tokio::time::sleep(drain) => tracing::warn!("some requests did not end in time"),
         () = stop.told() => tracing::warn!("told again, so requests are cut off"),
     }
-    live.gateway().policy().finish().await;
+    live.finish().await;
     Ok(())
 }
 
