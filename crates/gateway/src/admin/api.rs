@@ -116,24 +116,18 @@ async fn top_up(
     State(live): State<Arc<Live>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Bytes,
-) -> Response {
+) -> Answer {
     let asked: TopUp =
-        match read(&body, r#"{"rule": "budget", "units": 1000, "of": {"user": "alice"}}"#) {
-            Ok(asked) => asked,
-            Err(response) => return *response,
-        };
+        read(&body, r#"{"rule": "budget", "units": 1000, "of": {"user": "alice"}}"#)?;
     let gateway = live.gateway();
-    let account = match asked.of.account(gateway.policy(), &asked.rule) {
-        Ok(account) => account,
-        Err(message) => return fail(StatusCode::UNPROCESSABLE_ENTITY, &message),
-    };
+    let account = asked.of.account(gateway.policy(), &asked.rule).map_err(cannot)?;
     if asked.units == 0 {
-        return fail(StatusCode::UNPROCESSABLE_ENTITY, "`units` must be 1 or more");
+        return Err(cannot("`units` must be 1 or more"));
     }
     let before = account.standing().remaining();
     let left = account.top_up(asked.units).remaining();
     tracing::info!(%peer, rule = asked.rule, units = asked.units, before, left, "topped up {}", asked.of.in_words());
-    Json(json!({ "rule": asked.rule, "left_before": before, "left": left })).into_response()
+    Ok(Json(json!({ "rule": asked.rule, "left_before": before, "left": left })))
 }
 
 #[derive(Deserialize)]
@@ -148,11 +142,8 @@ async fn reset(
     State(live): State<Arc<Live>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Bytes,
-) -> Response {
-    let asked: Reset = match read(&body, r#"{"rule": "budget", "of": {"user": "alice"}}"#) {
-        Ok(asked) => asked,
-        Err(response) => return *response,
-    };
+) -> Answer {
+    let asked: Reset = read(&body, r#"{"rule": "budget", "of": {"user": "alice"}}"#)?;
     let gateway = live.gateway();
     let policy = gateway.policy();
     let every: Vec<String> = policy.rules().iter().map(|rule| rule.name().to_owned()).collect();
@@ -170,19 +161,14 @@ async fn reset(
                 tracing::info!(%peer, rule, before, left, "reset {}", asked.of.in_words());
                 done.push(json!({ "rule": rule, "left_before": before, "left": left }));
             }
-            Err(message) if asked.rule.is_some() => {
-                return fail(StatusCode::UNPROCESSABLE_ENTITY, &message);
-            }
+            Err(message) if asked.rule.is_some() => return Err(cannot(message)),
             Err(_) => {}
         }
     }
     if done.is_empty() {
-        return fail(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "no rule has such a key; say `user`, `ip` or another part",
-        );
+        return Err(cannot("no rule has such a key; say `user`, `ip` or another part"));
     }
-    Json(json!({ "reset": done })).into_response()
+    Ok(Json(json!({ "reset": done })))
 }
 
 async fn blocks(State(live): State<Arc<Live>>) -> Response {
@@ -204,11 +190,8 @@ async fn block(
     State(live): State<Arc<Live>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Bytes,
-) -> Response {
-    let asked: BlockAsked = match read(&body, BLOCK_EXAMPLE) {
-        Ok(asked) => asked,
-        Err(response) => return *response,
-    };
+) -> Answer {
+    let asked: BlockAsked = read(&body, BLOCK_EXAMPLE)?;
     let since_s = unix_s(SystemTime::now());
     let block = Block { whom: asked.whom, reason: asked.reason, since_s };
     tracing::info!(%peer, reason = block.reason, "blocked {}", block.whom);
@@ -219,41 +202,53 @@ async fn unblock(
     State(live): State<Arc<Live>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Bytes,
-) -> Response {
-    let asked: BlockAsked = match read(&body, BLOCK_EXAMPLE) {
-        Ok(asked) => asked,
-        Err(response) => return *response,
-    };
+) -> Answer {
+    let asked: BlockAsked = read(&body, BLOCK_EXAMPLE)?;
     tracing::info!(%peer, "unblocked {}", asked.whom);
     changed(live.blocks().remove(&asked.whom), &live)
 }
 
-fn changed(result: Result<(), String>, live: &Live) -> Response {
-    match result {
-        Ok(()) => Json(json!({ "blocks": live.blocks().all() })).into_response(),
-        Err(message) => fail(StatusCode::UNPROCESSABLE_ENTITY, &message),
-    }
+fn changed(result: Result<(), String>, live: &Live) -> Answer {
+    result.map_err(cannot)?;
+    Ok(Json(json!({ "blocks": live.blocks().all() })))
 }
 
 async fn reload(
     State(live): State<Arc<Live>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-) -> Response {
+) -> Answer {
     tracing::info!(%peer, "asked to read the configuration again");
     let reloaded =
         tokio::task::spawn_blocking(move || live.reload().map_err(|error| error.to_string()));
     match reloaded.await {
-        Ok(Ok(())) => Json(json!({ "reloaded": true })).into_response(),
-        Ok(Err(message)) => fail(StatusCode::UNPROCESSABLE_ENTITY, &message),
-        Err(_) => fail(StatusCode::INTERNAL_SERVER_ERROR, "the reload broke off"),
+        Ok(Ok(())) => Ok(Json(json!({ "reloaded": true }))),
+        Ok(Err(message)) => Err(cannot(message)),
+        Err(_) => Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, "the reload broke off".into())),
     }
 }
 
-/// What a body asks for; or the answer that says what would be right.
-fn read<T: for<'de> Deserialize<'de>>(body: &[u8], example: &str) -> Result<T, Box<Response>> {
+/// What was done, or why nothing was.
+type Answer = Result<Json<Value>, Refused>;
+
+/// Why something was not done.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        fail(self.0, &self.1)
+    }
+}
+
+/// That what is asked for is understood, and cannot be done.
+fn cannot(message: impl Into<String>) -> Refused {
+    Refused(StatusCode::UNPROCESSABLE_ENTITY, message.into())
+}
+
+/// What a body asks for; or what would be right.
+fn read<T: for<'de> Deserialize<'de>>(body: &[u8], example: &str) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| {
         let message = format!("the body is not what this takes: {error}; send {example}");
-        Box::new(fail(StatusCode::BAD_REQUEST, &message))
+        Refused(StatusCode::BAD_REQUEST, message)
     })
 }
 

@@ -129,18 +129,15 @@ impl Bill {
             (Unseen::Thoughts, End::Left) => false,
             _ => end != End::Left || self.seen_bytes > 0,
         };
-        let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN);
-        let seen = if is_known { seen.min(self.output) } else { self.output };
-        let seen = seen.max(self.seen_bytes / MOST_BYTES_PER_TOKEN);
+        let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
         let counts = match self.told.counts() {
             Some(counts) if end == End::Whole && !broken => counts,
-            Some(counts) => {
-                let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
-                TokenCounts { output: counts.output.max(seen), ..counts }
-            }
+            Some(counts) => TokenCounts { output: counts.output.max(seen), ..counts },
             None => {
+                let output = if is_known { seen } else { self.output };
+                let output = output.max(self.seen_bytes / MOST_BYTES_PER_TOKEN);
                 let bound = TokenCounts { input: self.input, ..TokenCounts::default() };
-                TokenCounts { output: seen, ..self.told.input().unwrap_or(bound) }
+                TokenCounts { output, ..self.told.input().unwrap_or(bound) }
             }
         };
         self.book(&counts);
