@@ -89,6 +89,7 @@ impl Calendar for Every {
     #[inline]
     fn window(&self, at: Timestamp, hint: u64) -> Window {
         let at_ns = at.as_nanos();
+        // A word's number is below twice the last one's, so its start is below 2^63.
         let hinted = hint.saturating_mul(self.period.by());
         let number = if at_ns.wrapping_sub(hinted) < self.period.by() {
             hint

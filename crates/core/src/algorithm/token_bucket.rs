@@ -287,6 +287,22 @@ mod tests {
         assert!(falls_short[1..].iter().all(|times| *times > 0), "{falls_short:?}");
     }
 
+    /// All of them, since in some the last nanosecond is for the smallest part of a tick.
+    #[test]
+    fn a_wait_of_few_ticks_is_the_least_that_does() {
+        let quotas = (1..=12_u64).flat_map(|period| (1..=period).map(move |units| (units, period)));
+        for (units, period_ns) in quotas {
+            let quota = Quota::new(units, Duration::from_nanos(period_ns)).unwrap();
+            let bucket = TokenBucket::new(quota).unwrap();
+            for (now, due) in (0..8_u64).flat_map(|now| (0..64_u64).map(move |due| (now, due))) {
+                let reaches = |wait: &u64| bucket.ticks(Timestamp::from_nanos(now + wait)) >= due;
+                let wait = (0..).find(reaches).unwrap();
+                let told = bucket.wait_ns(due, Timestamp::from_nanos(now));
+                assert_eq!(told, wait, "{units} in {period_ns} ns, {due} ticks from {now} ns");
+            }
+        }
+    }
+
     #[test]
     fn a_wait_longer_than_any_is_told_as_the_longest() {
         let bucket = TokenBucket::new(Quota::per_second(1)).unwrap();

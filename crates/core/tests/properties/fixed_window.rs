@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate_core::{Cost, FixedWindow, Limiter, Quota, Timestamp};
+use tidegate_core::{Calendar, Cost, Every, FixedWindow, Limiter, Quota, Timestamp, Window};
 
 use crate::agreement::agrees;
 use crate::answers::check_answer;
@@ -79,4 +79,19 @@ fn limits_that_do_not_fit_the_word_are_refused() {
     assert!(FixedWindow::new(Quota::new(1 << 30, second).unwrap()).is_ok());
     assert!(FixedWindow::new(Quota::new((1 << 30) + 1, second).unwrap()).is_err());
     assert!(FixedWindow::new(Quota::per_day(100_000_000_000_000)).is_ok());
+}
+
+/// Also a hint that is no window's number, as of a word that somebody made up.
+#[test]
+fn the_window_of_a_time_is_the_same_whatever_is_hinted() {
+    let period_ns = 1 << 32;
+    let every = Every::new(Quota::new(1, Duration::from_nanos(period_ns)).unwrap());
+    let start = |number: u64| Timestamp::from_nanos(number * period_ns);
+    for (number, into) in [(0, 0), (0, period_ns - 1), (5, 0), (5, 3), (5, period_ns - 1)] {
+        let at = Timestamp::from_nanos(number * period_ns + into);
+        let window = Window { number, start: start(number), end: start(number + 1) };
+        for hint in [0, 4, 5, 6, (1 << 30) - 1, 1 << 30, (1 << 31) - 1] {
+            assert_eq!(every.window(at, hint), window, "{at:?}, hint {hint}");
+        }
+    }
 }

@@ -129,3 +129,20 @@ proptest! {
         of_old_debt(FixedWindow::new(quota()).unwrap(), forgiven)?;
     }
 }
+
+/// A count at the end of its field stands for any number beyond, so nothing can be taken from it.
+#[test]
+fn what_is_beyond_all_counting_is_not_forgiven_in_part() {
+    fn check<P: Protocol>(protocol: P) {
+        let limiter = limiter(protocol);
+        for forgiven in [u64::MAX, LIMIT] {
+            limiter.charge(Cost::new(u64::MAX), at(0));
+            limiter.charge(Cost::new(u64::MAX), at(0));
+            limiter.forgive(Cost::new(forgiven), at(0));
+            assert_eq!(limiter.peek(Cost::ZERO, at(0)).remaining(), 0);
+            assert!(!limiter.decide(Cost::ONE, at(0)).is_allow());
+        }
+    }
+    check(FixedWindow::new(quota()).unwrap());
+    check(SlidingWindowCounter::new(quota(), 12).unwrap());
+}

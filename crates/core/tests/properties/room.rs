@@ -90,12 +90,19 @@ fn questions_bring_no_key_in() {
 }
 
 /// Who waits as long as a full table says finds a slot, and one tick less does not do.
-fn says_when_a_slot_comes_free<P: Protocol>(protocol: P) {
+fn says_when_a_slot_comes_free<P: Protocol + Copy>(protocol: P) {
+    // Within the limit, and in debt by whole windows and by parts.
+    for units in [2, 4, 9] {
+        says_when_a_slot_of(units, protocol);
+    }
+}
+
+fn says_when_a_slot_of<P: Protocol>(units: u64, protocol: P) {
     let memory = Memory::new(1, protocol.ring_words());
     let table = memory.table(protocol);
     for user in 0..4 {
         let now = at(user * 3) + Duration::from_nanos(user);
-        assert!(table.charge(key(user), Cost::new(2), now));
+        assert!(table.charge(key(user), Cost::new(units), now));
     }
     let now = at(10);
     let denial = table.decide(key(9), Cost::ONE, now).denial().expect("a full table");
@@ -115,7 +122,6 @@ fn a_full_table_of_any_algorithm_says_when_a_slot_comes_free() {
     says_when_a_slot_comes_free(TokenBucket::new(quota).unwrap());
     says_when_a_slot_comes_free(TokenBucket::new(Quota::per_minute(6)).unwrap());
     says_when_a_slot_comes_free(FixedWindow::new(quota).unwrap());
-    // In debt, so that a window and another must pass.
     says_when_a_slot_comes_free(FixedWindow::new(Quota::per_minute(1)).unwrap());
     says_when_a_slot_comes_free(SlidingWindowCounter::new(quota, 6).unwrap());
     for limit in [1, 2] {
