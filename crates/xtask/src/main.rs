@@ -6,6 +6,7 @@ mod crash;
 mod environment;
 mod fuzz;
 mod gateway;
+mod models;
 mod mutants;
 mod planted;
 mod python;

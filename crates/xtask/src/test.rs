@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::run::{Failure, root, run, run_with};
-use crate::{clients, counts, crash, fuzz, python, servers};
+use crate::{clients, counts, crash, fuzz, models, python, servers};
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
@@ -12,7 +12,7 @@ const STEPS: [Step; 12] = [
     ("lints", lints),
     ("docs", docs),
     ("tests", tests),
-    ("models", models),
+    ("models", models::all),
     ("crash", crash::smoke),
     ("no-std", no_std),
     ("clients", clients::test),
@@ -63,18 +63,6 @@ fn tests() -> Result<(), Failure> {
     servers::browser();
     run("cargo test --workspace --all-features")?;
     run("cargo run --quiet -p tidegate-core --example custom_algorithm")
-}
-
-/// loom explores every interleaving of the models, up to its bounds; shuttle runs longer histories on
-/// random schedules.
-fn models() -> Result<(), Failure> {
-    let loom = [("RUSTFLAGS", "--cfg loom")];
-    run_with("cargo test --release -p tidegate-core --test loom --target-dir target/loom", &loom)?;
-    let shuttle = [("RUSTFLAGS", "--cfg shuttle"), ("SHUTTLE_SILENCE_ORDERING_WARNING", "1")];
-    run_with(
-        "cargo test --release -p tidegate-core --test histories --target-dir target/shuttle",
-        &shuttle,
-    )
 }
 
 /// The core links and runs without std, allocator and libc.

@@ -297,3 +297,29 @@ fn a_late_helper_of_a_claim_clears_nothing_of_its_key() {
         assert_eq!(admitted.total(), 2, "106 counts until 130");
     });
 }
+
+/// Who sees that a ring is being cleared sees that its slot is another key's: what is told is of the key as
+/// it was, or of one that has no slot, and nothing in between.
+#[test]
+fn a_peek_that_meets_a_takeover_tells_no_half_of_it() {
+    fn check<P: Protocol + Copy + Send + Sync + 'static>(protocol: P, charges: [(u64, u64); 3]) {
+        explore(3, move || {
+            let table = Arc::new(table(1, protocol).with_when_full(WhenFull::TakeOver));
+            // The first is nearest to idle.
+            for (user, ns) in charges {
+                assert!(table.decide(key(user), Cost::ONE, at(ns)).is_allow());
+            }
+            let newcomer = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    assert!(table.decide(key(1), Cost::ONE, at(106)).is_allow());
+                })
+            };
+            let left = table.peek(key(8), Cost::ZERO, at(96)).remaining();
+            newcomer.join().unwrap();
+            assert_ne!(left, 3, "one of two units");
+        });
+    }
+    check(SlidingWindowCounter::new(quota(4), 2).unwrap(), [(8, 85), (8, 95), (9, 105)]);
+    check(SlidingWindowLog::new(quota(4)).unwrap(), [(8, 95), (8, 95), (9, 105)]);
+}

@@ -21,7 +21,9 @@ pub fn agrees<P: Protocol, R: AsRef<[AtomicU64]>>(
         let cost = cost_of(call, quota.units());
         match call.kind {
             Kind::Decide => {
+                let peeked = limiter.peek(cost, now);
                 let decision = limiter.decide(cost, now);
+                prop_assert_eq!(peeked, decision, "a peek tells what a decision does");
                 walk.note(now, &decision);
                 let fits = model.decide(cost, now);
                 prop_assert_eq!(decision.is_allow(), fits, "{:?} at {:?}", cost, now);

@@ -10,7 +10,9 @@ use tidegate_core::{
 
 use crate::history;
 
-fn fresh<P: Protocol>(protocol: P) -> Limiter<P, Vec<AtomicU64>> {
+type Lone<P> = Limiter<P, Vec<AtomicU64>>;
+
+fn fresh<P: Protocol>(protocol: P) -> Lone<P> {
     let ring = (0..protocol.ring_words()).map(|_| AtomicU64::new(0)).collect();
     Limiter::with_ring(protocol, ring)
 }
@@ -154,7 +156,7 @@ fn costs() -> impl Strategy<Value = u64> {
 }
 
 /// What is left now, and after more and more windows.
-fn left<P: Protocol, R: AsRef<[AtomicU64]>>(limiter: &Limiter<P, R>, now: Timestamp) -> Vec<u64> {
+fn left<P: Protocol>(limiter: &Lone<P>, now: Timestamp) -> Vec<u64> {
     let later = |shift| now + Duration::from_secs(60_u64 << shift);
     let times = std::iter::once(now).chain((0..24_u32).map(later));
     times.map(|at| limiter.peek(Cost::ZERO, at).remaining()).collect()
@@ -168,7 +170,7 @@ fn more_is_not_less<P: Protocol + Copy>(
     more: u64,
 ) -> Result<(), TestCaseError> {
     let (now, all) = (Timestamp::from_secs(1_700_000_040), Cost::new(u64::MAX));
-    let after = |call: &dyn Fn(&Limiter<P, Vec<AtomicU64>>)| {
+    let after = |call: &dyn Fn(&Lone<P>)| {
         let limiter = fresh(protocol);
         limiter.charge(Cost::new(used), now);
         call(&limiter);

@@ -70,13 +70,18 @@ fn large_tables_have_room_for_their_keys_too() {
 
 /// A key of which nothing is charged takes no slot from anybody.
 #[test]
-fn questions_bring_no_key_in() {
+fn questions_and_costs_above_the_limit_bring_no_key_in() {
     fn check<P: Protocol>(protocol: P) {
         let memory = Memory::new(1, protocol.ring_words());
         let table = memory.table(protocol);
         for stranger in 100..110 {
             assert!(table.decide(key(stranger), Cost::ZERO, at(0)).is_allow());
             assert!(table.peek(key(stranger), Cost::ONE, at(0)).is_allow());
+            for units in [6, 7, u64::MAX] {
+                let denied = table.decide(key(stranger), Cost::new(units), at(0));
+                let denied = denied.denial().expect("above the limit");
+                assert_eq!((denied.cause(), denied.remaining()), (Cause::Oversized, 5));
+            }
         }
         assert!((0..4).all(|user| table.decide(key(user), Cost::ONE, at(0)).is_allow()));
         let stranger = table.decide(key(100), Cost::ZERO, at(0));

@@ -1,7 +1,11 @@
 //! The sliding window counter against the list of timestamps.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
-use tidegate_core::{AtomicU64, Cost, Decision, Limiter, Quota, SlidingWindowCounter, Timestamp};
+use tidegate_core::{
+    AtomicU64, Cost, Decision, Limiter, Quota, QuotaError, SlidingWindowCounter, Timestamp,
+};
 
 use crate::agreement::agrees;
 use crate::answers::check_answer;
@@ -186,4 +190,19 @@ fn state_fits_512_bytes_at_any_limit() {
             .unwrap();
     let words = tidegate_core::Protocol::ring_words(&counter) + 1;
     assert!(words * 8 <= 512);
+}
+
+/// A count has room for as much debt as the limit.
+#[test]
+fn limits_that_do_not_fit_the_head_are_refused() {
+    // The epochs of 146 years take 33 bits by seconds, and 39 by sixtieths of a second; 1 says "sealed".
+    for (epochs, bits) in [(1, 30), (60, 24)] {
+        let max = 1 << (bits - 1);
+        let made = |units| {
+            let quota = Quota::new(units, Duration::from_secs(1)).unwrap();
+            SlidingWindowCounter::new(quota, epochs).map(|counter| counter.limit())
+        };
+        assert_eq!(made(max), Ok(max));
+        assert_eq!(made(max + 1), Err(QuotaError::TooLarge { units: max + 1, max }));
+    }
 }

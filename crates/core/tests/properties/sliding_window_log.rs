@@ -1,7 +1,11 @@
 //! The sliding window log against the list of timestamps, which it must equal.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
-use tidegate_core::{AtomicU64, Cost, Limiter, Protocol, Quota, SlidingWindowLog, Timestamp};
+use tidegate_core::{
+    AtomicU64, Cost, Limiter, Protocol, Quota, QuotaError, Retry, SlidingWindowLog, Timestamp,
+};
 
 use crate::agreement::{agrees, without_stale_times};
 use crate::answers::check_answer;
@@ -35,7 +39,9 @@ proptest! {
             // A cost of nothing always fits where there is no debt.
             let used = model.in_window(now, window_ns);
             let fits = cost == Cost::ZERO || used + cost.units() <= quota.units();
+            let peeked = limiter.peek(cost, now);
             let decision = limiter.decide(cost, now);
+            prop_assert_eq!(peeked, decision, "a peek tells what a decision does");
             walk.note(now, &decision);
             prop_assert_eq!(decision.is_allow(), fits);
             if fits && cost > Cost::ZERO {
@@ -201,4 +207,51 @@ fn an_entry_that_a_debt_had_is_an_ordinary_one_once_it_is_used() {
     assert!(log.decide(Cost::ONE, at(60)).is_allow());
     log.refund(Cost::ONE, at(10), at(61));
     assert!(log.decide(Cost::ONE, at(58)).is_allow(), "one of 10 s is free");
+}
+
+#[test]
+fn one_charge_puts_off_as_many_laps_as_is_said() {
+    let at = |s: u64| Timestamp::from_secs(1_000 + s);
+    for limit in [1, 2, 3] {
+        let log = limiter(Quota::per_minute(limit));
+        let laps = SlidingWindowLog::MAX_DEBT_LAPS;
+        log.charge(Cost::new(u64::MAX), at(0));
+        let denial = log.decide(Cost::ONE, at(0)).denial().expect("in debt");
+        // The first lap is admitted at once, and the next unit after the last.
+        assert_eq!(denial.retry(), Retry::After(Duration::from_secs(60 * laps)));
+        assert!(!log.decide(Cost::ONE, at(60 * laps - 1)).is_allow());
+        assert!(log.decide(Cost::new(limit), at(60 * laps)).is_allow());
+    }
+}
+
+/// By a clock that is behind, a unit is put off to no earlier than the last that was admitted.
+#[test]
+fn a_debt_is_recorded_no_earlier_than_what_was_admitted_before_it() {
+    let log = limiter(Quota::per_minute(2));
+    let at = |s: u64| Timestamp::from_secs(1_000 + s);
+    for s in [0, 75] {
+        assert!(log.decide(Cost::ONE, at(s)).is_allow());
+    }
+    log.charge(Cost::ONE, at(30)); // free by 60, and after the unit of 75
+    let standing = log.peek(Cost::ZERO, at(76));
+    assert_eq!((standing.remaining(), standing.reset_after()), (0, Duration::from_secs(59)));
+    assert!(!log.decide(Cost::ONE, at(134)).is_allow());
+    assert!(log.decide(Cost::new(2), at(135)).is_allow());
+    // So are those that are free.
+    let log = limiter(Quota::per_minute(4));
+    assert!(log.decide(Cost::ONE, at(75)).is_allow());
+    log.charge(Cost::new(2), at(30));
+    let standing = log.peek(Cost::ZERO, at(76));
+    assert_eq!((standing.remaining(), standing.reset_after()), (1, Duration::from_secs(59)));
+    assert!(!log.decide(Cost::new(2), at(134)).is_allow());
+    assert!(log.decide(Cost::new(4), at(135)).is_allow());
+}
+
+#[test]
+fn limits_above_the_most_are_refused() {
+    let (most, second) = (SlidingWindowLog::MAX_LIMIT, Duration::from_secs(1));
+    let made =
+        |units| SlidingWindowLog::new(Quota::new(units, second).unwrap()).map(|log| log.limit());
+    assert_eq!(made(most), Ok(most));
+    assert_eq!(made(most + 1), Err(QuotaError::TooLarge { units: most + 1, max: most }));
 }

@@ -360,15 +360,18 @@ fn an_algorithm_of_ones_own_gives_its_idle_slots_to_other_keys() {
 fn a_slot_that_was_taken_while_live_counts_nothing_of_its_former_key_later() {
     let counter = SlidingWindowCounter::new(Quota::per_minute(10), 6).unwrap();
     let log = SlidingWindowLog::new(Quota::per_minute(10)).unwrap();
-    counts_nothing_of_the_former_key(counter);
-    counts_nothing_of_the_former_key(log);
+    // In each slot of the ring.
+    for start_s in (0..6).map(|epoch| 1_000_020 + 10 * epoch) {
+        counts_nothing_of_the_former_key(counter, start_s);
+        counts_nothing_of_the_former_key(log, start_s);
+    }
 }
 
-fn counts_nothing_of_the_former_key<P: Protocol>(protocol: P) {
+fn counts_nothing_of_the_former_key<P: Protocol>(protocol: P, start_s: u64) {
     let memory = Memory::new(1, protocol.ring_words());
     let table = memory.table(protocol).with_when_full(WhenFull::TakeOver);
     let decide = |user, units, s: u64| {
-        let now = Timestamp::from_secs(1_000_020 + s);
+        let now = Timestamp::from_secs(start_s + s);
         let decision = table.decide(key(user), Cost::new(units), now);
         assert!(decision.is_allow(), "{user} at {s} s: {decision:?}");
         decision.remaining()
@@ -396,6 +399,22 @@ fn a_slot_that_was_taken_when_idle_counts_nothing_of_its_former_key_at_a_stale_t
     assert!(table.decide(key(9), Cost::ONE, at(59)).is_allow());
     assert!(table.decide(key(9), Cost::ONE, at(59)).is_allow());
     assert!(!table.decide(key(9), Cost::ONE, at(62)).is_allow());
+}
+
+/// Nor is the former key's debt, which was paid off by then, but not at the time from before.
+#[test]
+fn a_slot_that_was_taken_when_idle_owes_nothing_for_its_former_key_at_a_stale_time() {
+    let log = SlidingWindowLog::new(Quota::per_minute(1)).unwrap();
+    let memory = Memory::new(1, log.ring_words());
+    let table = memory.table(log);
+    let at = |s: u64| Timestamp::from_secs(1_000_000 + s);
+    // To be admitted at 0 s and at 60 s, and idle from 120 s on.
+    (0..4).for_each(|user| assert!(table.charge(key(user), Cost::new(2), at(0))));
+    assert!(table.charge(key(9), Cost::ZERO, at(121)));
+    for s in [121, 59, 1] {
+        let decision = table.peek(key(9), Cost::ONE, at(s));
+        assert!(decision.is_allow(), "at {s} s: {decision:?}");
+    }
 }
 
 /// Both in one line, and in either order.
@@ -448,4 +467,23 @@ fn a_log_that_is_refunded_whole_is_idle() {
     table.refund(key(1), Cost::new(3), now, now);
     assert_eq!(table.live_keys(now), 0);
     assert!(table.decide(key(1), Cost::new(3), now).is_allow());
+}
+
+/// A log whose debt was taken back still has what was used before.
+#[test]
+fn a_log_whose_debt_was_refunded_keeps_its_slot() {
+    let log = SlidingWindowLog::new(Quota::per_minute(2)).unwrap();
+    let memory = Memory::new(1, log.ring_words());
+    let table = memory.table(log);
+    let now = Timestamp::from_secs(1_000_000);
+    for user in 0..4 {
+        assert!(table.charge(key(user), Cost::new(3), now));
+        table.refund(key(user), Cost::ONE, now, now);
+    }
+    assert_eq!(table.live_keys(now), 4);
+    let newcomer = table.decide(key(9), Cost::ONE, now);
+    assert_eq!(newcomer.denial().map(|denial| denial.cause()), Some(Cause::TableFull));
+    for user in 0..4 {
+        assert_eq!(table.peek(key(user), Cost::ZERO, now).remaining(), 0, "{user}");
+    }
 }
