@@ -15,7 +15,7 @@ use crate::traces::CallSpan;
 ///
 /// It is settled once: with the usage that the provider tells, as far as it does; else with what was
 /// reserved for the input and what has passed of the output. Where an answer was given up before any output
-/// has passed, or more is billed than passes, what was reserved stays charged. A bill that is dropped keeps
+/// has passed, or more may be billed than passes, what was reserved stays charged. A bill that is dropped keeps
 /// what was reserved.
 #[derive(Debug)]
 pub(crate) struct Bill {
@@ -33,6 +33,10 @@ pub(crate) struct Bill {
     told: Told,
     /// Bytes of output that have passed.
     seen_bytes: u64,
+    /// Bytes of events that nobody can read.
+    unread_bytes: u64,
+    /// Whether an event was too long to be read, so that nobody knows what is in it.
+    has_skipped: bool,
     has_failed: bool,
     span: CallSpan,
 }
@@ -62,8 +66,6 @@ impl Bill {
         may_owe: bool,
         unseen: Unseen,
     ) -> Self {
-        let (told, seen_bytes, has_failed) = (Told::default(), 0, false);
-        let span = CallSpan::default();
         Self {
             reservation,
             api,
@@ -72,10 +74,12 @@ impl Bill {
             output,
             may_owe,
             unseen,
-            told,
-            seen_bytes,
-            has_failed,
-            span,
+            told: Told::default(),
+            seen_bytes: 0,
+            unread_bytes: 0,
+            has_skipped: false,
+            has_failed: false,
+            span: CallSpan::default(),
         }
     }
 
@@ -96,9 +100,17 @@ impl Bill {
         if let Some(told) = told {
             self.told = self.told.then(told);
         }
-        self.seen_bytes = self.seen_bytes.saturating_add(output::text_bytes(data));
+        match output::text_bytes(data) {
+            Some(bytes) => self.seen_bytes = self.seen_bytes.saturating_add(bytes),
+            None => self.unread_bytes = self.unread_bytes.saturating_add(data.len() as u64),
+        }
         self.has_failed |= is_error(data);
         told.is_some_and(|told| told.alone)
+    }
+
+    /// Notes that an event has passed which was too long to be read.
+    pub(super) const fn skip_event(&mut self) {
+        self.has_skipped = true;
     }
 
     /// Reads a whole answer.
@@ -119,17 +131,14 @@ impl Bill {
     pub(super) fn settle_stream(self, end: End) {
         let broken = end == End::Broken || self.has_failed;
         let told = self.told.counts().map_or(0, |counts| counts.output);
-        let goes_on = self.unseen == Unseen::Rest && !self.has_failed;
-        if broken && self.seen_bytes == 0 && told == 0 && !goes_on {
+        let passed_bytes = self.seen_bytes.saturating_add(self.unread_bytes);
+        let passes_all = self.unseen == Unseen::Nothing && !self.has_skipped;
+        if broken && passed_bytes == 0 && told == 0 && (passes_all || self.has_failed) {
             // It is told of no output, and the input of an error is free.
             return self.cancel();
         }
-        let is_known = match (self.unseen, end) {
-            (Unseen::Rest, _) => false,
-            (Unseen::Thoughts, End::Left) => false,
-            _ => end != End::Left || self.seen_bytes > 0,
-        };
-        let seen = self.seen_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
+        let is_known = passes_all && (end != End::Left || passed_bytes > 0);
+        let seen = passed_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
         let counts = match self.told.counts() {
             Some(counts) if end == End::Whole && !broken => counts,
             Some(counts) => TokenCounts { output: counts.output.max(seen), ..counts },

@@ -44,6 +44,17 @@ impl Edits {
         self.0.push(Edit { at: place_of(text, part), with });
     }
 
+    /// Puts the ceiling in the place of `part`, with something `before` it and `after` it.
+    pub(super) fn replace_with_ceiling(
+        &mut self,
+        text: &str,
+        part: &str,
+        (before, after): (String, &'static str),
+    ) {
+        let with = With::Ceiling { above: None, before, after };
+        self.0.push(Edit { at: place_of(text, part), with });
+    }
+
     /// Puts a member with the ceiling before all others of `object`: `before` it, the ceiling, and then
     /// `after` it.
     pub(super) fn insert_ceiling(

@@ -30,7 +30,10 @@ pub(super) struct Media {
 impl Media {
     /// What a JSON text holds besides text. `None` when it is no JSON.
     pub(super) fn of(json: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json)
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let media = reader.deserialize_any(Any { is_request: true })?;
+        reader.end()?;
+        Ok(media)
     }
 
     /// The bytes of the text around.
@@ -58,6 +61,11 @@ impl Media {
         self.unclaimed += other.unclaimed;
     }
 
+    /// This, found where the provider reads all as text. Allowances stay, should it not.
+    const fn as_text(self) -> Self {
+        Self { bytes: 0, unclaimed: 0, ..self }
+    }
+
     /// This, found in an image (or, if not, a file).
     fn claimed(mut self, is_image: bool) -> Self {
         if is_image {
@@ -74,34 +82,50 @@ impl Media {
 /// A string this long or longer may be an image's bytes.
 const PAYLOAD: usize = 256;
 
-/// Whether a string is bytes in base64, by itself or in a `data:` URL.
+/// Whether a string is bytes in base64, by itself or in a `data:` URL, and those of no text.
 fn is_payload(text: &str) -> bool {
     let base64 = match text.strip_prefix("data:") {
-        Some(url) => url.split_once(";base64,").map_or("", |(_, base64)| base64),
+        Some(url) => match url.split_once(";base64,") {
+            Some((kind, base64)) if !is_text_type(kind) => base64,
+            _ => return false,
+        },
         None => text,
     };
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_\r\n".contains(&byte);
     base64.len() >= PAYLOAD && base64.bytes().all(is_base64)
 }
 
+/// Whether files of a MIME type may be read as the text that they are: all but those that surely are not.
+fn is_text_type(kind: &str) -> bool {
+    let begins = |start: &&str| {
+        kind.get(..start.len()).is_some_and(|found| found.eq_ignore_ascii_case(start))
+    };
+    let binary = ["image/", "audio/", "video/", "application/pdf", "application/octet-stream"];
+    let office = ["application/vnd.", "application/msword"];
+    !binary.iter().chain(&office).any(begins)
+}
+
 /// What an object is by its `type`, or by the name of the member that it is: an image, a file, or
 /// neither.
 fn image_or_file(name: &str) -> Option<bool> {
     match name {
-        "image" | "image_url" | "input_image" => Some(true),
-        "document" | "file" | "input_file" | "input_audio" | "audio" | "video" | "input_video"
-        | "video_url" | "container_upload" => Some(false),
+        "image" | "image_url" | "input_image" | "computer_screenshot" => Some(true),
+        "document" | "document_url" | "file" | "input_file" | "input_audio" | "audio"
+        | "audio_url" | "video" | "input_video" | "video_url" | "container_upload" => Some(false),
         _ => None,
     }
 }
 
 impl<'de> Deserialize<'de> for Media {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Any)
+        deserializer.deserialize_any(Any { is_request: false })
     }
 }
 
-struct Any;
+struct Any {
+    /// Whether it is the request itself, and not a part of it.
+    is_request: bool,
+}
 
 /// What a member's value is.
 enum Value {
@@ -111,6 +135,8 @@ enum Value {
         is_payload: bool,
         bytes: usize,
         is_image_type: bool,
+        is_text_type: bool,
+        is_text_source: bool,
         kind: Option<bool>,
     },
     List(Media),
@@ -158,27 +184,44 @@ impl<'de> Visitor<'de> for Any {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Media, A::Error> {
         let (mut media, mut kind, mut is_image_type) = (Media::default(), None, false);
+        // Of the payload that stands in this object itself.
+        let (mut payload, mut is_text) = (0, false);
         while let Some(Name(name)) = members.next_key()? {
             match (name, members.next_value()?) {
                 (_, Value::Scalar) => {}
-                (Known::Type, Value::Text { kind: told, .. }) => kind = kind.or(told),
-                (Known::MimeType, Value::Text { is_image_type: told, .. }) => is_image_type = told,
-                (Known::Payload, Value::Text { is_payload: true, bytes, .. }) => {
-                    media.unclaimed += bytes;
+                (Known::Type, Value::Text { kind: told, is_text_source, .. }) => {
+                    kind = kind.or(told);
+                    is_text |= is_text_source;
+                }
+                (Known::MimeType, Value::Text { is_image_type: told, is_text_type, .. }) => {
+                    is_image_type = told;
+                    is_text |= is_text_type;
+                }
+                (Known::MediaType, Value::Text { is_text_type, .. }) => is_text |= is_text_type,
+                (Known::Payload | Known::File, Value::Text { is_payload: true, bytes, .. }) => {
+                    payload += bytes;
                 }
                 // The member's own `mimeType` says what it is.
-                (Known::Inline, Value::Object(inner)) => {
+                (Known::Inline | Known::File, Value::Object(inner)) => {
                     let is_image = inner.images > 0;
                     media.add(Media { images: 0, ..inner }.claimed(is_image));
                 }
                 (Known::Stored, Value::Text { .. }) => media.stored += 1,
                 (Known::Stored | Known::Prompt, Value::Object(inner)) => {
                     media.stored += 1;
-                    media.add(inner);
+                    media.add(inner.as_text());
                 }
                 (_, Value::Text { .. }) => {}
-                (_, Value::List(inner) | Value::Object(inner)) => media.add(inner),
+                (Known::Content | Known::Payload, Value::List(inner) | Value::Object(inner)) => {
+                    media.add(inner);
+                }
+                // Elsewhere it is what a tool is called with.
+                (Known::Input, Value::List(inner)) if self.is_request => media.add(inner),
+                (_, Value::List(inner) | Value::Object(inner)) => media.add(inner.as_text()),
             }
+        }
+        if !is_text {
+            media.unclaimed += payload;
         }
         // For the member that this is, if that is one of bytes.
         media.images += u64::from(is_image_type);
@@ -225,16 +268,18 @@ impl<'de> Deserialize<'de> for Value {
                     is_payload: is_payload(text),
                     bytes: text.len(),
                     is_image_type: text.starts_with("image/"),
+                    is_text_type: is_text_type(text),
+                    is_text_source: text == "text",
                     kind: image_or_file(text),
                 })
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Value, A::Error> {
-                Any.visit_seq(items).map(Value::List)
+                Any { is_request: false }.visit_seq(items).map(Value::List)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Value, A::Error> {
-                Any.visit_map(members).map(Value::Object)
+                Any { is_request: false }.visit_map(members).map(Value::Object)
             }
         }
 
@@ -249,8 +294,16 @@ struct Name(Known);
 enum Known {
     Type,
     MimeType,
+    /// The same in Anthropic's API, where the object around it says whether it is an image.
+    MediaType,
     Payload,
     Inline,
+    /// A file: in OpenAI's APIs its bytes, in Gemini's what it is.
+    File,
+    /// Where images and files are, or what they are in.
+    Content,
+    /// All that is said, in OpenAI's responses.
+    Input,
     Stored,
     /// A prompt that is stored, unless it is a text.
     Prompt,
@@ -272,7 +325,14 @@ impl<'de> Deserialize<'de> for Name {
                 Ok(Name(match name {
                     "type" => Known::Type,
                     "mimeType" | "mime_type" => Known::MimeType,
-                    "data" | "url" | "image_url" | "file_data" => Known::Payload,
+                    "media_type" => Known::MediaType,
+                    "data" | "url" | "image_url" | "document_url" => Known::Payload,
+                    "file_data" => Known::File,
+                    "messages" | "contents" | "content" | "system" | "systemInstruction"
+                    | "system_instruction" | "parts" | "output" | "functionResponse"
+                    | "function_response" | "source" | "file" | "input_audio" | "audio"
+                    | "audio_url" | "video_url" => Known::Content,
+                    "input" => Known::Input,
                     "inlineData" | "inline_data" | "fileData" => Known::Inline,
                     "previous_response_id"
                     | "conversation"
@@ -366,5 +426,71 @@ mod tests {
         let document =
             format!(r#"{{"type":"document","source":{{"type":"text","data":"{text}"}}}}"#);
         assert_eq!(media(&document), (0, 20_000), "plain text counts as text too");
+        let document = document.replace(' ', "-");
+        assert_eq!(media(&document), (0, 20_000), "also without a blank");
+    }
+
+    #[test]
+    fn text_is_text_wherever_the_provider_reads_it_as_such() {
+        let text = "a-".repeat(500);
+        let image = format!(r#"{{"type":"image","data":"{text}"}}"#);
+        for json in [
+            format!(r#"{{"messages":[{{"content":[{{"type":"tool_use","input":{image}}}]}}]}}"#),
+            format!(r#"{{"messages":[{{"content":[{{"type":"tool_use","input":[{image}]}}]}}]}}"#),
+            format!(r#"{{"contents":[{{"parts":[{{"functionCall":{{"args":{image}}}}}]}}]}}"#),
+            format!(
+                r#"{{"contents":[{{"parts":[{{"functionResponse":{{"response":{{"content":[{image}]}}}}}}]}}]}}"#
+            ),
+            format!(r#"{{"tools":[{{"input_schema":{{"default":{image}}}}}]}}"#),
+            format!(r#"{{"documents":[{image}],"messages":[]}}"#),
+            // What is in the `source` of a text is that text, and so are bytes of a kind that is text.
+            format!(r#"{{"type":"document","source":{{"data":"{text}","type":"text"}}}}"#),
+            format!(
+                r#"{{"type":"document","source":{{"type":"base64","media_type":"text/plain","data":"{text}"}}}}"#
+            ),
+            format!(r#"{{"inlineData":{{"data":"{text}","mimeType":"text/plain"}}}}"#),
+            format!(r#"{{"inline_data":{{"mime_type":"application/json","data":"{text}"}}}}"#),
+            format!(
+                r#"{{"type":"file","file":{{"file_data":"data:text/csv;base64,{text}","filename":"x"}}}}"#
+            ),
+        ] {
+            let json = format!(r#"{{"input":[{json}]}}"#);
+            assert_eq!(media(&json).0, 0, "{json}");
+        }
+        // But the answer of a tool may be an image.
+        for (json, bytes) in [
+            (
+                format!(
+                    r#"{{"messages":[{{"content":[{{"type":"tool_result","content":[{{"type":"image","source":{{"type":"base64","data":"{text}"}}}}]}}]}}]}}"#
+                ),
+                1_000,
+            ),
+            (
+                format!(
+                    r#"{{"contents":[{{"parts":[{{"functionResponse":{{"parts":[{{"inlineData":{{"mimeType":"image/png","data":"{text}"}}}}]}}}}]}}]}}"#
+                ),
+                1_000,
+            ),
+            (
+                format!(
+                    r#"{{"input":[{{"type":"computer_call_output","output":{{"type":"computer_screenshot","image_url":"data:image/png;base64,{text}"}}}}]}}"#
+                ),
+                1_022,
+            ),
+        ] {
+            assert_eq!(media(&json), (bytes, 1_000), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_file_elsewhere_is_allowed_for_however_it_is_spelt() {
+        for json in [
+            r#"{"file_data":{"mime_type":"video/mp4","file_uri":"u"}}"#,
+            r#"{"fileData":{"mimeType":"video/mp4","fileUri":"u"}}"#,
+            r#"{"type":"audio_url","audio_url":{"url":"https://a.example/b.mp3"}}"#,
+            r#"{"type":"document_url","document_url":"https://a.example/b.pdf"}"#,
+        ] {
+            assert_eq!(media(json), (0, 20_000), "{json}");
+        }
     }
 }

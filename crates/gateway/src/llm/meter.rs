@@ -119,9 +119,18 @@ impl Meter {
     fn read_events(&mut self) -> Option<Bytes> {
         let Reading::Stream { events, passing } = &mut self.reading else { return None };
         let (passing, mut passed) = (*passing, None::<Vec<u8>>);
-        while let Some(event) = events.next_event() {
+        while let Some(piece) = events.next_piece() {
             let Some(bill) = &mut self.bill else { break };
-            let is_usage = sse::data(&event).is_some_and(|data| bill.read_event(data));
+            let (event, is_usage) = match piece {
+                sse::Piece::Event(event) => {
+                    let is_usage = sse::data(&event).is_some_and(|data| bill.read_event(data));
+                    (event, is_usage)
+                }
+                sse::Piece::Part(part) => {
+                    bill.skip_event();
+                    (part, false)
+                }
+            };
             let is_hidden = passing.hides_usage && is_usage;
             if !passing.is_plain() && !is_hidden {
                 passed.get_or_insert_default().extend_from_slice(&event);

@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The bytes of what a model has said, thought or called in one event of a stream, whichever API it is. An
-/// event that nobody can read is taken for words as a whole.
-pub(super) fn text_bytes(event: &[u8]) -> u64 {
+/// The bytes of what a model has said, thought or called in one event of a stream, whichever API it is.
+/// `None` of what nobody can read.
+pub(super) fn text_bytes(event: &[u8]) -> Option<u64> {
     match serde_json::from_slice(event) {
-        Ok(Text { is_repeated: true, .. }) => 0,
-        Ok(Text { bytes, .. }) => bytes,
-        Err(_) if event == b"[DONE]" => 0,
-        Err(_) => event.len() as u64,
+        Ok(Text { is_repeated: true, .. }) => Some(0),
+        Ok(Text { bytes, .. }) => Some(bytes),
+        Err(_) if event.is_empty() || event == b"[DONE]" => Some(0),
+        Err(_) => None,
     }
 }
 
@@ -171,11 +171,11 @@ mod tests {
                 r#"{"candidates":[{"content":{"parts":[{"text":"Hello"},{"text":"!"}],"role":"model"}}]}"#,
                 6,
             ),
-            (r#"{"choices":[{"delta":{"content":"Hel"#, 36),
             ("[DONE]", 0),
             ("", 0),
         ] {
-            assert_eq!(text_bytes(event.as_bytes()), bytes, "{event}");
+            assert_eq!(text_bytes(event.as_bytes()), Some(bytes), "{event}");
         }
+        assert_eq!(text_bytes(br#"{"choices":[{"delta":{"content":"Hel"#), None);
     }
 }

@@ -36,6 +36,9 @@ const MAX_CHOICES: u64 = 128;
 /// The fewest output tokens that a ceiling is lowered to; some APIs take no fewer.
 const LEAST_OUTPUT: u64 = 16;
 
+/// Where Gemini has the ceiling, in its two spellings.
+const GENERATION_CONFIG: [&str; 2] = ["generationConfig", "generation_config"];
+
 /// What an API puts around messages.
 const TEMPLATE_TOKENS: u64 = 32;
 
@@ -235,33 +238,42 @@ impl<'a> Parts<'a> {
         let mut highest = None;
         for field in fields {
             let Some(value) = self.members.find(field) else { continue };
-            let set = whole(value, field)?;
-            if set.is_some() || highest.is_none() {
+            let set = positive(value, field)?;
+            if set.is_some() {
                 self.edits.lower(self.text, value, set);
+                highest = highest.max(set);
             }
-            highest = Some(highest.flatten().max(set));
         }
-        if highest.is_none() {
-            let field = match api {
-                Api::OpenAiChat => settings.max_output_field,
-                _ => fields[0],
-            };
-            let comma = if self.members.is_empty() { "" } else { "," };
-            self.edits.insert_ceiling(self.text, self.text, (format!("\"{field}\":"), comma));
+        // OpenAI's own servers read both, and want no two; others read nothing but `max_tokens`.
+        let own = if api == Api::OpenAiChat { settings.max_output_field } else { fields[0] };
+        let found = self.members.find(own);
+        let is_set = found.is_some_and(|value| value != "null");
+        if !is_set && (highest.is_none() || own == "max_tokens") {
+            if let Some(null) = found {
+                self.edits.lower(self.text, null, None);
+            } else {
+                let comma = if self.members.is_empty() { "" } else { "," };
+                self.edits.insert_ceiling(self.text, self.text, (format!("\"{own}\":"), comma));
+            }
         }
-        Ok(highest.flatten())
+        Ok(highest)
     }
 
     /// Gemini's is in an object of its own, and either may be spelt in two ways.
     fn gemini_ceiling(&mut self) -> Result<Option<u64>, RequestError> {
         let Some((place, config)) = self.generation_config()? else {
+            let begin = "{\"maxOutputTokens\":";
+            if let Some((null, _)) = one_of(self.members, GENERATION_CONFIG)? {
+                self.edits.replace_with_ceiling(self.text, null, (begin.to_owned(), "}"));
+                return Ok(None);
+            }
             let end = if self.members.is_empty() { "}" } else { "}," };
-            let begin = "\"generationConfig\":{\"maxOutputTokens\":".to_owned();
+            let begin = format!("\"generationConfig\":{begin}");
             self.edits.insert_ceiling(self.text, self.text, (begin, end));
             return Ok(None);
         };
         if let Some((value, field)) = one_of(&config, ["maxOutputTokens", "max_output_tokens"])? {
-            let set = whole(value, field)?;
+            let set = positive(value, field)?;
             self.edits.lower(self.text, value, set);
             return Ok(set);
         }
@@ -271,8 +283,10 @@ impl<'a> Parts<'a> {
     }
 
     fn generation_config(&self) -> Result<Option<(&'a str, Members<'a>)>, RequestError> {
-        let found = one_of(self.members, ["generationConfig", "generation_config"])?;
-        let Some((place, _)) = found else { return Ok(None) };
+        let Some((place, _)) = one_of(self.members, GENERATION_CONFIG)? else { return Ok(None) };
+        if place == "null" {
+            return Ok(None);
+        }
         if !place.starts_with('{') {
             return Err(RequestError::GenerationConfig);
         }
@@ -324,6 +338,14 @@ fn whole(value: &str, field: &'static str) -> Result<Option<u64>, RequestError> 
     if value == "null" { Ok(None) } else { value.parse().map(Some).map_err(error) }
 }
 
+/// A ceiling, if one is set.
+fn positive(value: &str, field: &'static str) -> Result<Option<u64>, RequestError> {
+    match whole(value, field)? {
+        Some(0) => Err(RequestError::Zero(field)),
+        set => Ok(set),
+    }
+}
+
 fn string(value: &str) -> Result<String, RequestError> {
     serde_json::from_str(value).map_err(|_| RequestError::Model)
 }
@@ -332,8 +354,16 @@ fn string(value: &str) -> Result<String, RequestError> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestError {
     Json(String),
-    Content { field: &'static str, is_list: bool },
-    Number { field: &'static str, found: String },
+    Content {
+        field: &'static str,
+        is_list: bool,
+    },
+    Number {
+        field: &'static str,
+        found: String,
+    },
+    /// A ceiling of 0.
+    Zero(&'static str),
     Model,
     StreamOptions,
     GenerationConfig,
@@ -356,6 +386,9 @@ impl fmt::Display for RequestError {
                 let most =
                     if *field == "n" { format!(" from 1 to {MAX_CHOICES}") } else { String::new() };
                 write!(f, "`{field}` must be a whole number{most}, not {found}.")
+            }
+            Self::Zero(field) => {
+                write!(f, "`{field}` must be 1 or more; some servers take 0 for no limit.")
             }
             Self::Model => f.write_str("`model` must be a string."),
             Self::StreamOptions => f.write_str("`stream_options` must be an object."),
@@ -426,7 +459,7 @@ mod tests {
                 Api::OpenAiChat,
                 r#"{"messages":[],"max_tokens":null}"#,
                 70,
-                r#"{"messages":[],"max_tokens":70}"#,
+                r#"{"max_completion_tokens":70,"messages":[],"max_tokens":null}"#,
             ),
             (Api::OpenAiCompletions, r#"{"prompt":"x"}"#, 70, r#"{"max_tokens":70,"prompt":"x"}"#),
             (
@@ -621,6 +654,89 @@ mod tests {
         ] {
             let error = read(api, body).unwrap_err().to_string();
             assert!(error.starts_with(reason), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_ceiling_that_the_upstream_may_not_read_is_none() {
+        let settings = Settings { max_output_field: "max_tokens", ..Settings::default() };
+        for (body, ceiling, changed) in [
+            (
+                r#"{"messages":[],"max_completion_tokens":9}"#,
+                9,
+                r#"{"max_tokens":9,"messages":[],"max_completion_tokens":9}"#,
+            ),
+            (
+                r#"{"messages":[],"max_completion_tokens":9,"max_tokens":null}"#,
+                9,
+                r#"{"messages":[],"max_completion_tokens":9,"max_tokens":9}"#,
+            ),
+            (
+                r#"{"messages":[],"max_completion_tokens":9,"max_tokens":20}"#,
+                20,
+                r#"{"messages":[],"max_completion_tokens":9,"max_tokens":20}"#,
+            ),
+            (r#"{"messages":[]}"#, 4_096, r#"{"max_tokens":4096,"messages":[]}"#),
+        ] {
+            let bytes = Bytes::from(body.to_owned());
+            let request = LlmRequest::parse(Api::OpenAiChat, None, &bytes, &settings).unwrap();
+            assert_eq!(request.ceiling(), ceiling, "{body}");
+            assert_eq!(request.body(ceiling), changed, "{body}");
+        }
+        let lowered = Bytes::from(r#"{"messages":[],"max_completion_tokens":90}"#);
+        let request = LlmRequest::parse(Api::OpenAiChat, None, &lowered, &settings).unwrap();
+        let changed = r#"{"max_tokens":70,"messages":[],"max_completion_tokens":70}"#;
+        assert_eq!(request.body(70), changed);
+    }
+
+    #[test]
+    fn a_null_is_as_if_it_were_not_there() {
+        for (api, body, ceiling, changed) in [
+            (
+                Api::OpenAiChat,
+                r#"{"messages":[],"max_completion_tokens":null,"max_tokens":50}"#,
+                50,
+                r#"{"messages":[],"max_completion_tokens":null,"max_tokens":50}"#,
+            ),
+            (
+                Api::OpenAiChat,
+                r#"{"messages":[],"max_completion_tokens":null,"max_tokens":null}"#,
+                70,
+                r#"{"messages":[],"max_completion_tokens":70,"max_tokens":null}"#,
+            ),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generationConfig":null}"#,
+                70,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":70}}"#,
+            ),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":null}}"#,
+                70,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":70}}"#,
+            ),
+        ] {
+            let request = read(api, body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            assert_eq!(request.body(ceiling), changed, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_ceiling_of_0_which_some_take_for_none_at_all_is_refused() {
+        for (api, body, field) in [
+            (Api::OpenAiChat, r#"{"messages":[],"max_tokens":0}"#, "max_tokens"),
+            (Api::OpenAiCompletions, r#"{"prompt":"x","max_tokens":0}"#, "max_tokens"),
+            (Api::OpenAiResponses, r#"{"input":"x","max_output_tokens":0}"#, "max_output_tokens"),
+            (Api::AnthropicMessages, r#"{"messages":[],"max_tokens":0}"#, "max_tokens"),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":0}}"#,
+                "maxOutputTokens",
+            ),
+        ] {
+            let error = read(api, body).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{field}` must be 1 or more")), "{error}");
         }
     }
 }

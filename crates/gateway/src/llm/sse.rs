@@ -8,24 +8,45 @@ pub(super) struct Events {
     buffered: BytesMut,
     /// How far the buffer was searched for an end.
     searched: usize,
+    /// Whether the buffer begins in the midst of an event that is too long.
+    is_within: bool,
 }
 
-/// An event longer than this is passed on as it comes, unread.
-const MAX_EVENT: usize = 1 << 20;
+/// What has come of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    Event(Bytes),
+    /// Of an event that is too long to be kept and read.
+    Part(Bytes),
+}
+
+/// An event longer than this is passed on as it comes, unread. Images come in events of some MiB.
+const MAX_EVENT: usize = 16 << 20;
+
+/// An end is found by its last bytes, and those before them that may be its own.
+const MAX_END: usize = 4;
 
 impl Events {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.buffered.extend_from_slice(bytes);
     }
 
-    /// The next whole event.
-    pub(super) fn next_event(&mut self) -> Option<Bytes> {
+    /// The next whole event, or what there is of one that is too long.
+    pub(super) fn next_piece(&mut self) -> Option<Piece> {
         let Some(end) = self.find_end() else {
-            let oversized = self.buffered.len() > MAX_EVENT;
-            return if oversized { self.rest() } else { None };
+            let most = if self.is_within { MAX_END } else { MAX_EVENT };
+            if self.buffered.len() <= most {
+                return None;
+            }
+            self.is_within = true;
+            let part = self.buffered.split_to(self.buffered.len() - (MAX_END - 1));
+            self.searched = self.buffered.len();
+            return Some(Piece::Part(part.freeze()));
         };
         self.searched = 0;
-        Some(self.buffered.split_to(end).freeze())
+        let bytes = self.buffered.split_to(end).freeze();
+        let is_last_part = std::mem::take(&mut self.is_within);
+        Some(if is_last_part { Piece::Part(bytes) } else { Piece::Event(bytes) })
     }
 
     /// What is left at the end of the stream.
@@ -37,7 +58,7 @@ impl Events {
     /// Where the first event ends: after a blank line, in any of the three ways to end lines.
     fn find_end(&mut self) -> Option<usize> {
         let bytes = &self.buffered[..];
-        let from = self.searched.saturating_sub(3);
+        let from = self.searched.saturating_sub(MAX_END - 1);
         for at in from..bytes.len() {
             let tail = &bytes[at..];
             for end in [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"] {
@@ -68,7 +89,7 @@ mod tests {
         let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         for chunk in chunks {
             events.push(chunk.as_bytes());
-            while let Some(event) = events.next_event() {
+            while let Some(Piece::Event(event)) = events.next_piece() {
                 found.push(text(event));
             }
         }
@@ -89,10 +110,28 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_never_ends_is_passed_on() {
-        let long = "x".repeat(MAX_EVENT + 1);
-        let (found, rest) = events(&[&long]);
-        assert_eq!((found.len(), rest), (1, None));
+    fn an_event_that_is_too_long_is_passed_on_in_parts_until_it_ends() {
+        let long = "x".repeat(MAX_EVENT);
+        for end in ["\n\n", "\r\n\r\n", "\r\r"] {
+            let (mut events, mut passed) = (Events::default(), Vec::new());
+            let stream = format!("data: {long}more{end}data: 2\n\n");
+            // Its end comes byte by byte.
+            let (first, last) = stream.as_bytes().split_at(MAX_EVENT + 8);
+            for chunk in std::iter::once(first).chain(last.chunks(1)) {
+                events.push(chunk);
+                while let Some(piece) = events.next_piece() {
+                    passed.push(piece);
+                }
+            }
+            assert_eq!(passed.pop(), Some(Piece::Event("data: 2\n\n".into())), "{end:?}");
+            let mut parts = Vec::new();
+            for piece in passed {
+                let Piece::Part(bytes) = piece else { panic!("{piece:?}") };
+                parts.extend_from_slice(&bytes);
+            }
+            assert_eq!(parts, format!("data: {long}more{end}").as_bytes());
+            assert_eq!(events.rest(), None);
+        }
     }
 
     #[test]

@@ -44,14 +44,14 @@ impl Told {
         match api {
             Api::OpenAiChat | Api::OpenAiCompletions | Api::OpenAiEmbeddings => {
                 let answer: Chat = serde_json::from_slice(json).ok()?;
-                let told = answer.usage?.told();
+                let told = answer.usage?.told(api);
                 let alone = answer.choices.is_some_and(|choices| choices.is_empty());
                 Some(Self { alone, ..told }.without_output_if(api == Api::OpenAiEmbeddings))
             }
             Api::OpenAiResponses => {
                 let answer: Response = serde_json::from_slice(json).ok()?;
                 let inner = answer.response.and_then(|response| response.usage);
-                answer.usage.or(inner).map(OpenAiUsage::told)
+                answer.usage.or(inner).map(|usage| usage.told(api))
             }
             Api::AnthropicMessages => {
                 let answer: Message = serde_json::from_slice(json).ok()?;
@@ -116,16 +116,16 @@ struct Inner {
     usage: Option<OpenAiUsage>,
 }
 
-/// Both of OpenAI's APIs, which name the same things differently.
+/// Both of OpenAI's APIs, which name the same things differently. Some servers write both names.
 #[derive(Deserialize)]
 struct OpenAiUsage {
-    #[serde(alias = "prompt_tokens")]
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    prompt_tokens_details: Option<Details>,
     input_tokens: Option<u64>,
-    #[serde(alias = "completion_tokens")]
     output_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-    #[serde(alias = "prompt_tokens_details")]
     input_tokens_details: Option<Details>,
+    total_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -134,9 +134,15 @@ struct Details {
 }
 
 impl OpenAiUsage {
-    /// What is not there is not known: it is not none.
-    fn told(self) -> Told {
-        let (input, output) = match (self.input_tokens, self.output_tokens, self.total_tokens) {
+    /// What the names of this API say, or the other's where those are not there. What is not there at all is
+    /// not known: it is not none.
+    fn told(self, api: Api) -> Told {
+        let chat = (self.prompt_tokens, self.completion_tokens, self.prompt_tokens_details);
+        let responses = (self.input_tokens, self.output_tokens, self.input_tokens_details);
+        let is_responses = api == Api::OpenAiResponses;
+        let (own, other) = if is_responses { (responses, chat) } else { (chat, responses) };
+        let (input, output, details) = (own.0.or(other.0), own.1.or(other.1), own.2.or(other.2));
+        let (input, output) = match (input, output, self.total_tokens) {
             (Some(input), None, total) => {
                 (Some(input), total.map(|total| total.saturating_sub(input)))
             }
@@ -146,7 +152,7 @@ impl OpenAiUsage {
             }
             (input, output, _) => (input, output),
         };
-        let cached = self.input_tokens_details.and_then(|details| details.cached_tokens);
+        let cached = details.and_then(|details| details.cached_tokens);
         let cached_input = cached.unwrap_or(0);
         let input = input.map(|input| TokenCounts { input, cached_input, ..Default::default() });
         Told { input, output, alone: false }
@@ -252,6 +258,18 @@ mod tests {
                 r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":7}}}"#,
                 (9, 0, 0, 7),
             ),
+            // Some servers write both spellings, and what is of the other API is as it happens to be.
+            (
+                Api::OpenAiChat,
+                r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7,"total_tokens":16,"input_tokens":0,"output_tokens":0,"input_tokens_details":null,"prompt_tokens_details":{"cached_tokens":4}}}"#,
+                (9, 4, 0, 7),
+            ),
+            (
+                Api::OpenAiResponses,
+                r#"{"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":16,"input_tokens":9,"output_tokens":7,"input_tokens_details":{"cached_tokens":4},"prompt_tokens_details":{"cached_tokens":0}}}"#,
+                (9, 4, 0, 7),
+            ),
+            (Api::OpenAiChat, r#"{"usage":{"input_tokens":9,"output_tokens":7}}"#, (9, 0, 0, 7)),
             (
                 Api::AnthropicMessages,
                 r#"{"usage":{"input_tokens":9,"cache_creation_input_tokens":100,"cache_read_input_tokens":50,"output_tokens":7}}"#,
@@ -302,6 +320,9 @@ mod tests {
     fn the_last_chunk_of_a_stream_is_told_from_others() {
         let alone = |json: &str| Told::read(Api::OpenAiChat, json.as_bytes()).unwrap().alone;
         assert!(alone(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#));
+        assert!(alone(
+            r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"input_tokens":0,"output_tokens":0}}"#
+        ));
         assert!(!alone(r#"{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#));
         assert!(!alone(r#"{"usage":{"prompt_tokens":5,"completion_tokens":7}}"#));
     }

@@ -48,7 +48,17 @@ async fn read_under(
     is_stream: bool,
     script: &str,
 ) -> (u16, String, bool) {
-    let request = kind.call(&kind.body(ceiling, is_stream), is_stream, script);
+    read_body(setup, kind, &kind.body(ceiling, is_stream), is_stream, script).await
+}
+
+async fn read_body(
+    setup: &Setup,
+    kind: Kind,
+    body: &Value,
+    is_stream: bool,
+    script: &str,
+) -> (u16, String, bool) {
+    let request = kind.call(body, is_stream, script);
     let response = client().request(setup.gateway.absolute(request)).await.unwrap();
     let (status, mut body) = (response.status().as_u16(), response.into_body());
     let (mut text, mut is_whole) = (Vec::new(), true);
@@ -110,8 +120,17 @@ async fn an_error_of_the_provider_passes_as_it_is_and_costs_nothing() {
 async fn a_stream_that_fails_before_any_output_costs_nothing() {
     let setup = Setup::new("").await;
     for kind in ALL.into_iter().filter(|kind| kind.has_events()) {
-        for fault in ["cut=0", "error=0"] {
-            let (_, text, _) = read(&setup, kind, true, fault).await;
+        for (body, fault) in [
+            (quiet_body(kind), "cut=0"),
+            (quiet_body(kind), "error=0"),
+            // The provider says so itself.
+            (kind.body(CEILING, true), "error=0"),
+        ] {
+            // Gemini's model, which may think, is in the path.
+            if kind == Kind::Gemini && fault == "cut=0" {
+                continue;
+            }
+            let (_, text, _) = read_body(&setup, kind, &body, true, fault).await;
             assert_eq!(text.contains("fails"), fault == "error=0", "{kind:?}: {text}");
             assert_eq!(setup.left("budget").await, BUDGET, "{kind:?}, {fault}");
         }
@@ -125,7 +144,8 @@ async fn a_stream_that_breaks_after_output_is_charged_for_it() {
     for kind in ALL.into_iter().filter(|kind| kind.has_events()) {
         for fault in ["cut", "error", "end"] {
             let script = format!("output=90, {fault}={}", kind.lead() + SAID);
-            let (status, text, is_whole) = read(&setup, kind, true, &script).await;
+            let (status, text, is_whole) =
+                read_body(&setup, kind, &quiet_body(kind), true, &script).await;
             assert_eq!((status, is_whole), (200, fault != "cut"), "{kind:?}, {fault}");
             assert!(text.contains("and ") && !text.contains("goes"), "{text}");
             let billed = setup.billed();
@@ -278,6 +298,64 @@ async fn a_client_who_hangs_up_on_a_model_that_thinks_pays_what_was_reserved() {
         assert_eq!(before - left, input + CEILING, "{kind:?}");
         assert!(before - left >= setup.billed().total());
     }
+}
+
+/// Nobody knows what it has thought, unless its usage is told.
+#[tokio::test]
+async fn a_model_that_thinks_is_charged_as_reserved_however_its_stream_fails() {
+    let setup = Setup::new("").await;
+    for kind in [Kind::Chat, Kind::ChatMaxTokens, Kind::Responses, Kind::Messages] {
+        let mut body = kind.body(CEILING, true);
+        if kind == Kind::Messages {
+            body["thinking"] = json!({ "type": "enabled", "budget_tokens": 300 });
+        }
+        let reserved = body.to_string().len() as u64;
+        let lead = if kind == Kind::Responses { 6 } else { kind.lead() };
+        let said = lead + SAID;
+        for fault in [
+            format!("cut={said}"),
+            format!("error={said}"),
+            format!("end={said}"),
+            // Before any word.
+            format!("cut={lead}"),
+            "no-usage".to_owned(),
+        ] {
+            let before = setup.left("budget").await;
+            let script = format!("reasoning=300, output=90, {fault}");
+            read_body(&setup, kind, &body, true, &script).await;
+            // As the provider counts it.
+            let told = kind == Kind::Messages && fault != "no-usage";
+            let input = if told { reserved.div_ceil(4) } else { reserved };
+            let charged = before - setup.left("budget").await;
+            assert_eq!(charged, input + CEILING, "{kind:?}, {fault}");
+            assert!(charged >= setup.billed().total());
+        }
+    }
+}
+
+/// An image comes in events of some MiB.
+#[tokio::test]
+async fn usage_is_read_from_an_event_however_long() {
+    let rules = budget_rule(BUDGET, "debt = false");
+    let setup = Setup::with_rules("", &rules).await;
+    let (status, text, is_whole) =
+        read(&setup, Kind::Responses, true, "output=7, image=2097152").await;
+    assert_eq!((status, is_whole), (200, true));
+    assert!(text.contains("response.completed") && !text.contains("event: error"));
+    assert_eq!(setup.left("budget").await, BUDGET - setup.billed().total());
+}
+
+/// Nobody can read what is in it, so nobody can say that it was more than was reserved.
+#[tokio::test]
+async fn an_event_that_is_too_long_to_be_read_passes_and_is_charged_as_reserved() {
+    let rules = budget_rule(BUDGET, "debt = false");
+    let setup = Setup::with_rules("", &rules).await;
+    let reserved = Kind::Responses.reserved_input() + CEILING;
+    let (status, text, is_whole) =
+        read(&setup, Kind::Responses, true, "output=7, image=20000000").await;
+    assert_eq!((status, is_whole), (200, true));
+    assert!(text.len() > 40_000_000 && !text.contains("event: error"));
+    assert_eq!(setup.left("budget").await, BUDGET - reserved);
 }
 
 /// It can be asked for later.

@@ -31,6 +31,7 @@ struct Call<'a> {
     output: u64,
     reasoning: u64,
     is_short: bool,
+    image: usize,
     usage: Value,
 }
 
@@ -47,7 +48,7 @@ impl<'a> Call<'a> {
             "total_tokens": input + output,
         });
         let usage = if script.no_usage { Value::Null } else { usage };
-        Self { asked, output, reasoning, is_short, usage }
+        Self { asked, output, reasoning, is_short, image: script.image, usage }
     }
 
     /// The response as it stands at its beginning.
@@ -72,8 +73,18 @@ impl<'a> Call<'a> {
             0 => json!([self.message("completed", Some(&self.text()))]),
             _ => json!([reasoning(), self.message("completed", Some(&self.text()))]),
         };
+        if self.image > 0 {
+            response["output"].as_array_mut().unwrap().push(self.drawn());
+        }
         response["usage"] = self.usage.clone();
         response
+    }
+
+    fn drawn(&self) -> Value {
+        json!({
+            "id": "ig_1", "type": "image_generation_call", "status": "completed",
+            "result": "A".repeat(self.image),
+        })
     }
 
     fn text(&self) -> String {
@@ -124,6 +135,12 @@ impl<'a> Call<'a> {
         let item = self.message("completed", Some(&text));
         let done = json!({ "type": "response.output_item.done", "output_index": at, "item": item });
         events.push((done, output));
+        if self.image > 0 {
+            let done = json!({
+                "type": "response.output_item.done", "output_index": at + 1, "item": self.drawn(),
+            });
+            events.push((done, output));
+        }
         let kind = if self.is_short { "response.incomplete" } else { "response.completed" };
         events.push((json!({ "type": kind, "response": self.ended() }), output));
         let numbered = |(number, (mut event, output)): (usize, (Value, u64))| {

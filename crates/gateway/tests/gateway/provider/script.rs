@@ -12,6 +12,8 @@ pub struct Script {
     /// Of the input, what is in the cache, and what is put into it.
     pub cached: u64,
     pub cache_write: u64,
+    /// Bytes of an image that a response has.
+    pub image: usize,
     /// Milliseconds between events.
     pub pace: u64,
     /// An error in place of an answer, and when to come back.
@@ -42,6 +44,7 @@ impl Script {
         reasoning: 0,
         cached: 0,
         cache_write: 0,
+        image: 0,
         pace: 0,
         status: None,
         retry_after: None,
@@ -66,6 +69,7 @@ impl Script {
                 "reasoning" => script.reasoning = number(),
                 "cached" => script.cached = number(),
                 "cache-write" => script.cache_write = number(),
+                "image" => script.image = number() as usize,
                 "pace" => script.pace = number(),
                 "status" => script.status = u16::try_from(number()).ok(),
                 "retry-after" => script.retry_after = Some(number()),
@@ -85,8 +89,8 @@ impl Script {
 
     /// The same without its faults.
     pub fn faultless(self) -> Self {
-        let Self { output, reasoning, cached, cache_write, pace, .. } = self;
-        Self { output, reasoning, cached, cache_write, pace, ..Self::PLAIN }
+        let Self { output, reasoning, cached, cache_write, image, pace, .. } = self;
+        Self { output, reasoning, cached, cache_write, image, pace, ..Self::PLAIN }
     }
 
     /// The output of one choice under a ceiling, and how much of it is thought.
