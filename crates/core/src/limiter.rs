@@ -161,6 +161,8 @@ impl<P: Protocol, R: AsRef<[AtomicU64]>> Limiter<P, R> {
 ///
 /// Orderings: a head that opens an epoch or passes ring entries publishes them (release), and who
 /// reads it sees them (acquire). Algorithms of one word publish nothing, and would do with relaxed.
+/// A model fails without each of them, but for the acquire of a swap that succeeds: the word that it replaces
+/// was loaded with acquire before. It stays, so that a protocol need not know.
 impl<P: Protocol, R: AsRef<[AtomicU64]>> Cell for Limiter<P, R> {
     #[inline]
     fn load(&self) -> Option<u64> {

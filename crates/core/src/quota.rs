@@ -222,6 +222,8 @@ mod tests {
         assert_eq!(Quota::new(1, Duration::ZERO), Err(QuotaError::NoPeriod));
         assert!(matches!(Quota::new(1, Duration::MAX), Err(QuotaError::PeriodTooLong { .. })));
         assert!(Quota::new(Quota::MAX_UNITS, Quota::MAX_PERIOD).is_ok());
+        let longer = Quota::MAX_PERIOD + Duration::from_nanos(1);
+        assert!(matches!(Quota::new(1, longer), Err(QuotaError::PeriodTooLong { .. })));
         assert_eq!(Quota::MAX_UNITS, 281_474_976_710_656);
         assert_eq!(Quota::MAX_PERIOD.as_secs(), 315_360_000);
     }

@@ -90,6 +90,10 @@ mod tests {
         assert_eq!(Timestamp::from_nanos(u64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::from_secs(u64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
+        // As many nanoseconds as a multiple of 2^64.
+        let wraps = Duration::from_secs(1 << 55);
+        assert_eq!(Timestamp::from_secs(wraps.as_secs()), Timestamp::MAX);
+        assert_eq!(Timestamp::ZERO + wraps, Timestamp::MAX);
         assert_eq!(Timestamp::from_nanos(Timestamp::MAX.as_nanos()), Timestamp::MAX);
         assert_eq!(Timestamp::MAX.as_nanos(), 4_611_686_018_427_387_902);
     }

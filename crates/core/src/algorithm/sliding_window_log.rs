@@ -233,6 +233,7 @@ impl SlidingWindowLog {
             return Decision::Allow(Allowance::new(free - cost, reset_ns));
         }
         let wait_ns = |offset| self.wait_at(ring, head, offset, now);
+        // The last that is needed holds longest; the first too, should that one come free just now.
         let retry_ns = if cost == 0 { 0 } else { wait_ns(cost - 1).max(wait_ns(free)) };
         Decision::Deny(Denial::exhausted(free, retry_ns.max(debt_ns), reset_ns))
     }
@@ -311,9 +312,15 @@ impl Protocol for SlidingWindowLog {
     ) -> Option<Result<(), Denial>> {
         let units = cost.units();
         if (1..=self.limit).contains(&units) {
-            // A round is repeated only when another thread has moved the head.
             let mut head = self.layout.head(word);
-            while let Ok(newest) = self.begin(cell.ring(), head, units, now) {
+            // The oldest entries come first: when the last that is needed holds, none is begun, so that a
+            // denial writes nothing.
+            let is_last_free =
+                |head| units == 1 || self.wait_at(cell.ring(), head, units - 1, now) == 0;
+            // A round is repeated only when another thread has moved the head.
+            while is_last_free(head)
+                && let Ok(newest) = self.begin(cell.ring(), head, units, now)
+            {
                 match cell.swap(word, self.advanced(head, units, newest)) {
                     Swap::Done => return Some(Ok(())),
                     Swap::Changed(current) => word = current,

@@ -205,3 +205,36 @@ impl Default for Hold {
         Self::new()
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use super::*;
+
+    /// A power failure may leave the head of an earlier time beside fields of a later.
+    #[test]
+    fn a_record_that_was_reset_is_used_again_whatever_its_fields_had_reached() {
+        let (hold, now) = (Hold::new(), Timestamp::from_secs(1_000));
+        let held = |units| Held { key: Key::from_hash(1), cost: Cost::new(units), charged_at: now };
+        for units in 0..3 {
+            let claimed = hold.claim(held(units), now, now).unwrap();
+            hold.swap(claimed, claimed.freed()).unwrap();
+        }
+        hold.swap(hold.load(), Head::of_generation(1)).unwrap();
+        hold.reset();
+        let claimed =
+            hold.claim(held(7), now, now).expect("it is free, and its fields are written");
+        let head = claimed.with(Phase::Held, now);
+        hold.swap(claimed, head).unwrap();
+        assert_eq!(hold.read(head), Some(held(7)));
+    }
+
+    #[test]
+    fn bits_that_are_no_phase_are_free() {
+        let head = Head { tag: 5 << PHASE_BITS | 3, until_ns: 7 };
+        assert_eq!((head.phase(), head.generation()), (Phase::Free, 5));
+        for phase in [Phase::Free, Phase::Claimed, Phase::Held] {
+            assert_eq!(head.with(phase, head.until()).phase(), phase);
+        }
+    }
+}

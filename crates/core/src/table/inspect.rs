@@ -143,10 +143,19 @@ mod tests {
         faults
     }
 
+    /// The last slot of the set has the stale one.
+    const TO_END: (bool, usize) = (false, SET);
+
     /// In each set, at each distance, whichever of the two is the stale one.
     fn the_stale_slot_is_given_up<A: Algorithm + Copy>(algorithm: A) {
         for (set, (stale_is_first, distance)) in (0..3).flat_map(|set| {
-            [(set, (true, 1)), (set, (true, 5)), (set, (false, 1)), (set, (false, 4))]
+            [
+                (set, (true, 1)),
+                (set, (true, 5)),
+                (set, (false, 1)),
+                (set, (false, 4)),
+                (set, TO_END),
+            ]
         }) {
             let (lines, tally) = (lines(), Tally::new());
             let table = Table::new(algorithm, Borrowed::new(&lines, &[], &tally)).unwrap();
@@ -154,7 +163,8 @@ mod tests {
             let older = charged.head(1);
             let newer = charged.head(2);
             let first = live_slot(&lines);
-            let second = first + distance;
+            // Not beyond the last of its set.
+            let second = (first / SET * SET + SET - 1).min(first + distance);
             assert_eq!((first / SET, second / SET), (set as usize, set as usize));
             let heads = if stale_is_first { [older, newer] } else { [newer, older] };
             slot::swap(slot(&lines, first), newer, heads[0]).unwrap();
@@ -226,8 +236,9 @@ mod tests {
 
         // A claim is no live key yet.
         let (lines, tally) = (&lines[..1], Tally::new());
-        let claim =
-            Head { tag: 0, word: 0 }.claimed(slot::fingerprint(key(0)), at(60).as_nanos(), false);
+        let word = 2 * at(60).as_nanos(); // in ticks
+        let claim = Head { tag: 0, word: 0 }.claimed(slot::fingerprint(key(0)), word, false);
+        assert!(!Algorithm::is_idle(&bucket, word, at(0)));
         slot::swap(slot(lines, 0), Head { tag: 0, word: 0 }, claim).unwrap();
         let table = Table::new(bucket, Borrowed::new(lines, &[], &tally)).unwrap();
         assert_eq!(table.live_keys(at(0)), 0);

@@ -136,3 +136,36 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         Some((self.live_cell(&live)?, head.word))
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use super::*;
+    use crate::{Borrowed, Line, Quota, Tally, TokenBucket};
+
+    /// A slot that the same key is about to have, or has given up, is nobody's seat: what is charged there
+    /// would be charged nowhere.
+    #[test]
+    fn a_seat_is_where_the_key_is_live() {
+        let bucket = TokenBucket::new(Quota::per_minute(5)).unwrap();
+        let (lines, tally) = ([Line::new()], Tally::new());
+        let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally)).unwrap();
+        let (key, now) = (Key::from_hash(4), Timestamp::from_secs(1_000));
+        assert!(table.decide(key, Cost::new(2), now).is_allow());
+        let seat = table.seat(key);
+        let slot = &lines[seat.index / SLOTS].slots()[seat.index % SLOTS];
+        let live = slot::load(slot);
+        assert_eq!(table.seated(&seat).map(|(_, word)| word), Some(live.word));
+        let claim = live.claimed(slot::fingerprint(key), live.word, false);
+        let mut there = live;
+        for head in [claim, claim.given_up()] {
+            slot::swap(slot, there, head).unwrap();
+            assert!(table.seated(&seat).is_none(), "{head:?}");
+            there = head;
+        }
+        // And so the key is new, and its charge in a slot.
+        assert!(table.admit_in(&seat, Cost::new(5), now).is_ok());
+        assert!(table.admit_in(&seat, Cost::ONE, now).is_err());
+        assert_eq!(table.peek(key, Cost::ZERO, now).remaining(), 0);
+    }
+}

@@ -307,4 +307,31 @@ mod tests {
         let whole = table.decide(key(0), Cost::new(2), at(600));
         assert!(!whole.is_allow(), "the first key lost its slot");
     }
+
+    /// Nobody is the nearest to idle then; and no denial says to wait for nothing.
+    #[test]
+    fn a_set_whose_slots_are_all_in_the_middle_of_a_turn_is_full_for_a_moment() {
+        let counter = SlidingWindowCounter::new(Quota::per_second(2), 2).unwrap();
+        let lines = [Line::new()];
+        let ring: std::vec::Vec<_> =
+            (0..SLOTS * counter.ring_words()).map(|_| AtomicU64::new(0)).collect();
+        let tally = Tally::new();
+        let table = Table::new(counter, Borrowed::new(&lines, &ring, &tally)).unwrap();
+        let table = table.with_when_full(WhenFull::TakeOver);
+        let at = |ms: u64| Timestamp::from_nanos(10_000_000_000 + ms * 1_000_000);
+        for index in 0..SLOTS as u64 {
+            let key = Key::from_hash(index + 1);
+            assert!(table.decide(key, Cost::ONE, at(0)).is_allow());
+            let set = Set::of(&lines, key);
+            let Found::Live(seen) = set.find() else { panic!("the key is live") };
+            let words = &ring[seen.index * counter.ring_words()..][..counter.ring_words()];
+            let cell = slot::SlotCell::new(set.slot(seen.index), seen.head.tag, words);
+            let stops = StopsAfterOne(cell, core::cell::Cell::new(false));
+            assert!(counter.decide(&stops, seen.word(), Cost::ONE, at(600)).is_none());
+        }
+        let denial = table.decide(Key::from_hash(9), Cost::ONE, at(600)).denial().unwrap();
+        let moment = crate::Retry::After(core::time::Duration::from_nanos(1));
+        assert_eq!((denial.cause(), denial.retry()), (crate::Cause::TableFull, moment));
+        assert_eq!(tally.taken_over(), 0);
+    }
 }

@@ -297,6 +297,17 @@ mod tests {
         swap(&slot, Head { tag: 0, word: 0 }, head).unwrap();
         assert_eq!((cell.load(), cell.swap(5, 6)), (Some(1), Swap::Changed(1)));
         assert_eq!((cell.swap(1, 2), cell.load()), (Swap::Done, Some(2)));
+        // Nor is it the same cell when the same key has it in another state, or again.
+        let mut there = Head { word: 2, ..head };
+        for other in [
+            head.confirmed(),
+            head.given_up(),
+            head.given_up().claimed(head.fingerprint(), 2, false),
+        ] {
+            swap(&slot, there, other).unwrap();
+            assert_eq!((cell.load(), cell.swap(2, 3)), (None, Swap::Gone), "{other:?}");
+            there = other;
+        }
     }
 
     #[test]

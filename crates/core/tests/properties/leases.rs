@@ -140,3 +140,33 @@ fn a_denial_tells_when_to_come_again_and_a_denied_lease_takes_nothing() {
     assert_eq!(denial.retry(), tidegate_core::Retry::After(Duration::from_secs(10)));
     assert_eq!(lease.lender().peek(Cost::ZERO, at(10_000)).remaining(), 1);
 }
+
+/// Without a word to the limit, which is charged for a batch at a time.
+#[test]
+fn a_batch_is_spent_to_its_last_unit() {
+    // For ever, in as many nanoseconds as a multiple of 2^64.
+    for lifetime in [Duration::from_secs(1), Duration::from_secs(1 << 55), Duration::MAX] {
+        let bucket = limiter(TokenBucket::new(Quota::per_hour(LIMIT)).unwrap());
+        let mut lease = Lease::new(&bucket, Cost::new(10), lifetime);
+        for left in (0..10).rev() {
+            assert!(lease.spend(Cost::ONE, at(0)).is_ok());
+            assert_eq!((lease.left(), bucket.peek(Cost::ZERO, at(0)).remaining()), (left, 40));
+        }
+        assert!(lease.spend(Cost::ONE, at(0)).is_ok());
+        assert_eq!((lease.left(), bucket.peek(Cost::ZERO, at(0)).remaining()), (9, 30));
+    }
+}
+
+/// As what was charged when the last batch was taken, so that it counts no more in that window.
+#[test]
+fn what_is_left_goes_back_to_where_it_was_taken() {
+    let window = limiter(FixedWindow::new(Quota::new(LIMIT, WINDOW).unwrap()).unwrap());
+    let mut lease = Lease::new(&window, Cost::new(10), Duration::from_secs(1));
+    // Windows begin 40 s after each of these.
+    for ms in [0, 60_000, 120_000] {
+        assert!(lease.spend(Cost::ONE, at(ms)).is_ok());
+        assert_eq!(window.peek(Cost::ZERO, at(ms)).remaining(), LIMIT - 10);
+    }
+    lease.end(at(120_001));
+    assert_eq!(window.peek(Cost::ZERO, at(120_001)).remaining(), LIMIT - 1);
+}

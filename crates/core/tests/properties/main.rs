@@ -22,3 +22,4 @@ mod sliding_window_counter;
 mod sliding_window_log;
 mod table;
 mod token_bucket;
+mod writes;

@@ -193,3 +193,21 @@ fn limits_say_what_they_were_made_of() {
     assert_eq!((counter.limit(), counter.epochs()), (7, 6));
     assert_eq!(SlidingWindowLog::new(quota).unwrap().limit(), 7);
 }
+
+/// For want of a slot, nothing is charged, and who charges is told so.
+#[test]
+fn a_charge_for_which_there_is_no_slot_is_told_and_counted() {
+    let memory = Memory::new(1, 0);
+    let table = memory.table(TokenBucket::new(Quota::per_minute(1)).unwrap());
+    assert!((0..4).all(|user| table.charge(key(user), Cost::ONE, at(0))));
+    assert!(!table.charge(key(9), Cost::ONE, at(0)));
+    assert_eq!(table.tally().denied(), 1);
+    assert!(table.charge(key(3), Cost::ONE, at(0)), "it has a slot");
+    // What no slot would help is told before what one would.
+    for (units, cause) in [(1, Cause::TableFull), (2, Cause::Oversized)] {
+        let peeked = table.peek(key(9), Cost::new(units), at(0));
+        let decided = table.decide(key(9), Cost::new(units), at(0));
+        assert_eq!(peeked.denial().map(|denial| denial.cause()), Some(cause));
+        assert_eq!(decided.denial().map(|denial| denial.cause()), Some(cause));
+    }
+}
