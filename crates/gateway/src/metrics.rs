@@ -91,7 +91,8 @@ impl Metrics {
         self.added.observe(added);
     }
 
-    /// The LLM tokens that a call used, by the provider's own count. Cached input is not in `input`.
+    /// The LLM tokens that a call was charged for, by the provider's own count where it told one. Cached input
+    /// is not in `input`. What keeps all its reservation, as nobody knows what it used, is not counted.
     #[allow(dead_code)] // counted by the meter of answers
     pub(crate) fn llm_tokens(&self, input: u64, cached_input: u64, output: u64) {
         for (count, tokens) in self.llm_tokens.iter().zip([input, cached_input, output]) {

@@ -10,7 +10,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tidegate::policy::{CostRule, Reason, Refusal, Rule, Verdict};
+use tidegate::policy::{CostRule, Reason, Refusal, Rule, Standing, Verdict};
 use tidegate_tower::HeadersOf;
 
 use super::{Caller, Denied, Gateway, Known, with_fields};
@@ -22,6 +22,9 @@ use crate::upstream::UpstreamError;
 
 /// How often a call is asked for again with a lower ceiling, when others were faster.
 const MOST_TRIES: usize = 8;
+
+/// A text longer than this is counted on a thread that no other call waits for.
+const MAX_COUNTED_HERE: usize = 64 << 10;
 
 impl Gateway {
     /// An LLM call: its body says what to reserve, its answer what to settle.
@@ -69,7 +72,9 @@ impl Gateway {
         dialect: Dialect,
     ) -> Result<(), Denied> {
         let headers = HeadersOf(&parts.headers);
-        let peeking = self.policy.peek_async(&self.free().add_to(caller.call(parts, &headers)));
+        // Every call has some input.
+        let least = Known { llm_tokens: Some(1), ..self.free() };
+        let peeking = self.policy.peek_async(&least.add_to(caller.call(parts, &headers)));
         match outside(peeking).await {
             Verdict::Deny(refusal)
                 if matches!(refusal.reason(), Reason::Limit(_) | Reason::Unavailable { .. }) =>
@@ -100,15 +105,28 @@ impl Gateway {
         };
         let (llm_tokens, nanos) = reserving.needed();
         let Reserving { request, price, ceiling, .. } = reserving;
-        let may_owe = grant.standings().iter().all(|standing| standing.rule().allows_debt());
+        let counting = Counting::of(grant.standings());
         let fields = LimitFields::of(grant.standings(), api.maker().dialect());
         let bill = grant.into_reservation().map(|reservation| {
             let reserved = (request.input(), request.output(ceiling));
             caller.span.holds(llm_tokens, nanos, reserved.1);
-            Bill::new(reservation, (api, price.cloned()), reserved, may_owe, request.unseen())
-                .traced(caller.span.clone())
+            Bill::new(
+                reservation,
+                (api, price.cloned()),
+                reserved,
+                counting.may_owe,
+                request.unseen(),
+            )
+            .traced(caller.span.clone())
         });
-        let (body, hides_usage) = (request.body(ceiling), request.hides_usage());
+        // A rule whose server does not answer may let a call pass without counting it.
+        let is_counted = counting.is_on && bill.is_some();
+        let hides_usage = is_counted && request.hides_usage();
+        let body = match is_counted {
+            false => request.into_body(),
+            true if counting.is_enforced => request.body(ceiling),
+            true => request.body_without_ceiling(),
+        };
         Ok(Reserved { fields, bill, body, hides_usage })
     }
 
@@ -140,6 +158,28 @@ impl Gateway {
     }
 }
 
+/// What of a call the rules that let it pass count.
+struct Counting {
+    /// Whether one counts LLM tokens or money, so that its usage must be told.
+    is_on: bool,
+    /// Whether one of those is more than a trial, so that the call must keep its ceiling.
+    is_enforced: bool,
+    /// Whether it may go on when it has used what was reserved.
+    may_owe: bool,
+}
+
+impl Counting {
+    fn of(standings: &[Standing<'_>]) -> Self {
+        let rules = || standings.iter().map(Standing::rule);
+        let counts = |rule: &&Rule| !matches!(rule.cost(), CostRule::Fixed(_));
+        Self {
+            is_on: rules().any(|rule| counts(&rule)),
+            is_enforced: rules().filter(counts).any(|rule| !rule.is_dry_run()),
+            may_owe: rules().all(|rule| rule.allows_debt() || rule.is_dry_run()),
+        }
+    }
+}
+
 /// A call that has reserved what it can use at most.
 struct Reserved {
     fields: LimitFields,
@@ -162,12 +202,9 @@ struct Reserving<'g, 'c> {
 impl<'g, 'c> Reserving<'g, 'c> {
     fn new(
         gateway: &'g Gateway,
-        mut request: LlmRequest,
+        request: LlmRequest,
         (parts, caller): (&'c Parts, &'c Caller),
     ) -> Self {
-        if gateway.llm.tokenizer == UseTokenizer::Always {
-            request.count_input();
-        }
         let model = request.model().unwrap_or_default();
         let price = gateway.prices.of(model);
         let ceiling = request.ceiling();
@@ -178,6 +215,9 @@ impl<'g, 'c> Reserving<'g, 'c> {
     /// what is asked is lowered and asked again: first the input is counted instead of bounded, then the
     /// ceiling goes down, if all rules that are short want that.
     async fn reserve(&mut self) -> Verdict<'g> {
+        if self.gateway.llm.tokenizer == UseTokenizer::Always {
+            self.count_input().await;
+        }
         let mut tries = 0;
         loop {
             let verdict = self.decide().await;
@@ -187,8 +227,8 @@ impl<'g, 'c> Reserving<'g, 'c> {
                 return verdict;
             }
             if self.gateway.llm.tokenizer != UseTokenizer::Never
-                && self.is_short(refusal)
-                && self.request.count_input()
+                && self.may_fit_counted(refusal)
+                && self.count_input().await
             {
                 continue;
             }
@@ -217,9 +257,35 @@ impl<'g, 'c> Reserving<'g, 'c> {
         gateway.ask(known, self.parts, self.caller).await
     }
 
-    /// Whether a rule that counts tokens or money has too little left.
-    fn is_short(&self, refusal: &Refusal<'g>) -> bool {
-        self.shares(refusal).any(|(_, left, needed)| needed > left)
+    /// Counts the input with the model's tokenizer, where there is one and it has not been done; whether
+    /// that is less than it was.
+    async fn count_input(&mut self) -> bool {
+        let Some(text) = self.request.uncounted() else { return false };
+        let counted = if text.bytes() > MAX_COUNTED_HERE {
+            tokio::task::spawn_blocking(move || text.count()).await.unwrap_or_default()
+        } else {
+            text.count()
+        };
+        self.request.take_count(counted)
+    }
+
+    /// Whether a rule that counts tokens or money has too little left, and none would if the input were counted
+    /// as hardly anything: else counting it is for nothing.
+    fn may_fit_counted(&self, refusal: &Refusal<'g>) -> bool {
+        let least = |rule: &Rule| {
+            let (input, output) = self.request.least(self.ceiling, rule.is_lowering());
+            self.share(rule, input, output).unwrap_or(0)
+        };
+        may_fit(self.shares(refusal).map(|(rule, left, needed)| (left, needed, least(rule))))
+    }
+
+    /// What so many tokens need of a rule that counts them, or money, in its own units.
+    fn share(&self, rule: &Rule, input: u64, output: u64) -> Option<u64> {
+        match rule.cost() {
+            CostRule::Fixed(_) => None,
+            CostRule::LlmTokens => Some(input.saturating_add(output)),
+            CostRule::Money(_) => Some(self.price?.most_nanos(input, output)),
+        }
     }
 
     /// What rules that count tokens or money have left, and what is needed of it, in their own units.
@@ -230,11 +296,7 @@ impl<'g, 'c> Reserving<'g, 'c> {
         let (input, output) = (self.request.input(), self.request.output(self.ceiling));
         refusal.standings().iter().filter_map(move |standing| {
             let rule = standing.rule();
-            let needed = match rule.cost() {
-                CostRule::Fixed(_) => return None,
-                CostRule::LlmTokens => input.saturating_add(output),
-                CostRule::Money(_) => self.price?.most_nanos(input, output),
-            };
+            let needed = self.share(rule, input, output)?;
             (!rule.is_dry_run()).then_some((rule, standing.remaining(), needed))
         })
     }
@@ -255,6 +317,13 @@ impl<'g, 'c> Reserving<'g, 'c> {
         }
         self.request.ceiling_within(output)
     }
+}
+
+/// Whether some rule has less left than is needed, and each that has is enough for the least.
+fn may_fit(shares: impl IntoIterator<Item = (u64, u64, u64)>) -> bool {
+    let is_short = |(left, needed, _): &(u64, u64, u64)| needed > left;
+    let mut short = shares.into_iter().filter(is_short).peekable();
+    short.peek().is_some() && short.all(|(left, _, least)| least <= left)
 }
 
 type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send>>;
@@ -336,6 +405,27 @@ impl Gateway {
                 }
                 with_fields(allowed.fields, answer)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_not_counted_where_no_count_of_it_would_fit() {
+        for (shares, is_counted) in [
+            // What is left, what is needed, and what is at least.
+            (vec![(0, 800_400, 432)], false),
+            (vec![(431, 800_400, 432)], false),
+            (vec![(432, 800_400, 432)], true),
+            (vec![(900_000, 800_400, 432)], false),
+            (vec![(5_000, 800_400, 432), (0, 9, 9)], false),
+            (vec![(5_000, 800_400, 432), (100, 9, 9)], true),
+            (vec![], false),
+        ] {
+            assert_eq!(may_fit(shares.clone()), is_counted, "{shares:?}");
         }
     }
 }

@@ -165,7 +165,8 @@ impl Bill {
 
     fn book(self, counts: &TokenCounts) {
         let nanos = self.price.as_ref().map_or(0, |price| price.nanos(counts));
-        METRICS.llm_tokens(counts.input, counts.cached_input, counts.output);
+        let uncached = counts.input.saturating_sub(counts.cached_input);
+        METRICS.llm_tokens(uncached, counts.cached_input, counts.output);
         if let Some(price) = &self.price {
             METRICS.money(price.currency.code(), nanos);
         }

@@ -67,11 +67,14 @@ impl Edits {
         self.0.push(Edit { at: after_brace(text, object), with });
     }
 
-    /// The text with all changes; `None` when nothing changes.
-    pub(super) fn apply(&self, text: &str, ceiling: u64) -> Option<String> {
-        let is_made = |edit: &&Edit| match &edit.with {
-            With::Text(_) => true,
-            With::Ceiling { above, .. } => above.is_none_or(|above| above > ceiling),
+    /// The text with all changes, or without a ceiling those that set none; `None` when nothing changes.
+    pub(super) fn apply(&self, text: &str, ceiling: Option<u64>) -> Option<String> {
+        let is_made = |edit: &&Edit| match (&edit.with, ceiling) {
+            (With::Text(_), _) => true,
+            (With::Ceiling { .. }, None) => false,
+            (With::Ceiling { above, .. }, Some(ceiling)) => {
+                above.is_none_or(|above| above > ceiling)
+            }
         };
         let mut edits: Vec<_> = self.0.iter().filter(is_made).collect();
         if edits.is_empty() {
@@ -87,7 +90,7 @@ impl Edits {
                 With::Text(text) => changed.push_str(text),
                 With::Ceiling { before, after, .. } => {
                     changed.push_str(before);
-                    changed.push_str(&ceiling.to_string());
+                    changed.push_str(&ceiling.unwrap_or_default().to_string());
                     changed.push_str(after);
                 }
             }
@@ -125,8 +128,10 @@ mod tests {
         edits.insert(text, inner, &Members::read(inner).unwrap(), r#""y":2"#);
         edits.insert_ceiling(text, text, (r#""z":"#.to_owned(), ","));
         let changed = r#" {"x":1,"z":7, "a" : [1, {"b":2}] , "b" : 3, "c":{"y":2 } }"#;
-        assert_eq!(edits.apply(text, 7).unwrap(), changed);
-        assert_eq!(Edits::default().apply(text, 7), None);
+        assert_eq!(edits.apply(text, Some(7)).unwrap(), changed);
+        let without = r#" {"x":1, "a" : [1, {"b":2}] , "b" : 3, "c":{"y":2 } }"#;
+        assert_eq!(edits.apply(text, None).unwrap(), without);
+        assert_eq!(Edits::default().apply(text, Some(7)), None);
     }
 
     #[test]
@@ -135,8 +140,8 @@ mod tests {
         let value = &text[5..7];
         let mut edits = Edits::default();
         edits.lower(text, value, Some(20));
-        assert_eq!(edits.apply(text, 19).unwrap(), r#"{"b":19}"#);
-        assert_eq!(edits.apply(text, 20), None);
-        assert_eq!(edits.apply(text, 21), None);
+        assert_eq!(edits.apply(text, Some(19)).unwrap(), r#"{"b":19}"#);
+        assert_eq!(edits.apply(text, Some(20)), None);
+        assert_eq!(edits.apply(text, Some(21)), None);
     }
 }

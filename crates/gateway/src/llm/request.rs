@@ -122,13 +122,23 @@ impl LlmRequest {
         if ceiling < self.least_output || ceiling == 0 { None } else { Some(ceiling) }
     }
 
-    /// Counts the input with the model's tokenizer, where there is one and it has not been done; whether
-    /// that is less than it was.
-    pub(crate) fn count_input(&mut self) -> bool {
+    /// The least input and output that it could do with: counted as hardly anything, and with the ceiling as
+    /// low as that may go.
+    pub(crate) fn least(&self, ceiling: u64, is_lowering: bool) -> (u64, u64) {
+        let counted = self.bounded_text.min(TEMPLATE_TOKENS);
+        let ceiling = if is_lowering { self.least_output } else { ceiling };
+        (self.input - self.bounded_text + counted, self.output(ceiling))
+    }
+
+    /// Its text, where that has been bounded by its bytes only.
+    pub(crate) fn uncounted(&self) -> Option<Uncounted> {
+        let model = self.model().filter(|_| self.bounded_text > 0)?;
+        Some(Uncounted { model: model.to_owned(), body: self.body.clone() })
+    }
+
+    /// Takes what its text was counted as, if it could be; whether that is less than it was.
+    pub(crate) fn take_count(&mut self, counted: Option<u64>) -> bool {
         let bounded = std::mem::take(&mut self.bounded_text);
-        let Ok(text) = std::str::from_utf8(&self.body) else { return false };
-        let counted =
-            self.model().filter(|_| bounded > 0).and_then(|model| tokens::count(model, text));
         let Some(counted) = counted else { return false };
         let less = bounded.saturating_sub(counted.saturating_add(TEMPLATE_TOKENS));
         self.input -= less;
@@ -139,12 +149,41 @@ impl LlmRequest {
     /// the usage of a stream, which is asked for.
     pub(crate) fn body(&self, ceiling: u64) -> Bytes {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
-        self.edits.apply(text, ceiling).map_or_else(|| self.body.clone(), Bytes::from)
+        self.edits.apply(text, Some(ceiling)).map_or_else(|| self.body.clone(), Bytes::from)
+    }
+
+    /// The body to pass on where no ceiling is to be kept.
+    pub(crate) fn body_without_ceiling(&self) -> Bytes {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        self.edits.apply(text, None).map_or_else(|| self.body.clone(), Bytes::from)
+    }
+
+    /// The body as it came.
+    pub(crate) fn into_body(self) -> Bytes {
+        self.body
     }
 
     /// Whether the usage in the answer was asked for by us, and is to be kept from the client.
     pub(crate) const fn hides_usage(&self) -> bool {
         self.hides_usage
+    }
+}
+
+/// A text whose LLM tokens have not been counted.
+#[derive(Debug)]
+pub(crate) struct Uncounted {
+    model: String,
+    body: Bytes,
+}
+
+impl Uncounted {
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Its LLM tokens, if the model's tokenizer is known.
+    pub(crate) fn count(&self) -> Option<u64> {
+        tokens::count(&self.model, std::str::from_utf8(&self.body).ok()?)
     }
 }
 
@@ -550,12 +589,18 @@ mod tests {
         };
         let mut request = chat(&body("gpt-5"));
         assert_eq!(request.input(), body("gpt-5").len() as u64);
-        assert!(request.count_input());
+        assert_eq!(request.least(400, false), (TEMPLATE_TOKENS, 400));
+        assert_eq!(request.least(400, true), (TEMPLATE_TOKENS, LEAST_OUTPUT));
+        let count = |request: &LlmRequest| request.uncounted().and_then(|text| text.count());
+        let tokens = count(&request);
+        assert!(request.take_count(tokens));
         let counted = request.input();
         assert!((450..600).contains(&counted), "{counted}");
-        assert!(!request.count_input(), "once");
+        assert_eq!(request.least(400, false), (counted, 400));
+        assert!(request.uncounted().is_none() && !request.take_count(None), "once");
         let mut request = chat(&body("llama-4"));
-        assert!(!request.count_input());
+        let tokens = count(&request);
+        assert!(!request.take_count(tokens));
         assert_eq!(request.input(), body("llama-4").len() as u64);
     }
 

@@ -55,7 +55,7 @@ impl Metrics {
         let tokens = kinds.map(|(kind, count)| ([("kind", (*kind).to_owned())], read(count)));
         registry.register(
             "llm_tokens",
-            "LLM tokens that calls used, by the provider's own count",
+            "LLM tokens that calls were charged for, by the provider's own count where it told one",
             counters(tokens),
         );
         let spent = Family::<Labels, Counter<f64, std::sync::atomic::AtomicU64>>::default();

@@ -110,6 +110,12 @@ impl Kind {
         body
     }
 
+    /// Takes the ceiling out of a body.
+    pub fn take_ceiling(self, body: &mut Value) -> Value {
+        let (object, name) = self.ceiling().rsplit_once('/').unwrap();
+        body.pointer_mut(object).unwrap().as_object_mut().unwrap().remove(name).unwrap()
+    }
+
     /// The call, with a script for the provider.
     pub fn call(self, body: &Value, is_stream: bool, script: &str) -> Request<Full<Bytes>> {
         call_to(self.path(is_stream), body, script)

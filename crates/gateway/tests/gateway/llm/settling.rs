@@ -131,3 +131,71 @@ async fn an_endpoint_that_is_not_known_is_denied_by_a_budget() {
     assert_eq!(setup.gateway.send(get.body(Full::default()).unwrap()).await.status, 200);
     assert!(setup.provider.ledger.calls().is_empty());
 }
+
+/// Where nobody counts what a call uses, it is none of the gateway's business.
+#[tokio::test]
+async fn where_no_rule_counts_tokens_all_passes_as_it_is() {
+    let requests = "[[rule]]\nname = \"user\"\nlimit = \"900 per hour\"\nkey = \"user\"\n";
+    let calls = "[[rule]]\nname = \"calls\"\nlimit = \"5 concurrent\"\nkey = \"user\"\n";
+    let bobs = super::budget_rule(900, "").replace("authenticated = true", "user = \"bob\"");
+    for rules in [requests, calls, &bobs] {
+        let setup = Setup::with_rules("", rules).await;
+        for kind in ALL {
+            for is_stream in [false, true] {
+                let mut body = kind.body(500, is_stream);
+                drop(kind.take_ceiling(&mut body));
+                let answer = setup.gateway.send(kind.call(&body, is_stream, "output=20")).await;
+                assert_eq!(setup.billed().body, body.to_string(), "{kind:?}, byte for byte");
+                let direct = direct(&setup, kind, &body, is_stream, "output=20").await;
+                assert_eq!(answer.text(), direct, "{kind:?}, byte for byte");
+            }
+        }
+    }
+}
+
+/// A trial changes nothing that a client sees: no ceiling is set for it, and no stream cut off.
+#[tokio::test]
+async fn a_rule_on_trial_sets_no_ceiling_and_still_learns_the_usage() {
+    let trial = super::budget_rule(BUDGET, "dry_run = true\ndebt = false");
+    let setup = Setup::with_rules("[metrics]\nlisten = \"127.0.0.1:0\"", &trial).await;
+    let mut body = Kind::Chat.body(500, true);
+    drop(Kind::Chat.take_ceiling(&mut body));
+    let answer = setup.gateway.send(Kind::Chat.call(&body, true, "output=9000")).await;
+    let billed = setup.billed();
+    assert_eq!(billed.output, 9_000);
+    assert!(billed.json().get("max_completion_tokens").is_none());
+    assert!(answer.text().ends_with("data: [DONE]\n\n"));
+    let metrics = setup.gateway.get_metrics("/metrics").await;
+    let line = "tidegate_llm_tokens_total{kind=\"output\"} 9000\n";
+    assert!(metrics.text().contains(line), "{}", metrics.text());
+}
+
+/// Nothing is read, parsed and counted for who has nothing left: it would be for nothing, and they pay for none
+/// of it.
+#[tokio::test]
+async fn no_body_is_read_of_who_has_nothing_left() {
+    let body = Kind::Chat.body(400, false);
+    let reserved = body.to_string().len() as u64 + 400;
+    let setup = Setup::with_rules("", &super::budget_rule(reserved, "")).await;
+    setup.gateway.send(Kind::Chat.call(&body, false, "no-usage")).await;
+    assert_eq!(setup.left("budget").await, 0);
+    for kind in ALL {
+        let no_request = json!("no request");
+        let answer = setup.gateway.send(kind.call(&no_request, false, "")).await;
+        assert_eq!(answer.status, 429, "{kind:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn cached_input_is_counted_once_in_metrics() {
+    let rules = super::budget_rule(BUDGET, "");
+    let setup = Setup::with_rules("[metrics]\nlisten = \"127.0.0.1:0\"", &rules).await;
+    let body = Kind::Chat.body(500, false);
+    setup.gateway.send(Kind::Chat.call(&body, false, "output=7, cached=4")).await;
+    let metrics = setup.gateway.get_metrics("/metrics").await;
+    let input = setup.billed().input - 4;
+    for (kind, tokens) in [("input", input), ("cached_input", 4), ("output", 7)] {
+        let line = format!("tidegate_llm_tokens_total{{kind=\"{kind}\"}} {tokens}\n");
+        assert!(metrics.text().contains(&line), "{line}{}", metrics.text());
+    }
+}
