@@ -30,7 +30,7 @@
 //! # Servers
 //! Redis from 6.2 on and Valkey, alone, with sentinels, or as a cluster; with TLS (`rediss://`), RESP3
 //! (`?protocol=resp3`) and an ACL user (`redis://user:password@host`), who needs the commands `EVALSHA`,
-//! `EVAL`, `TIME`, `GET`, `MGET`, `SET`, `GETRANGE`, `SETRANGE`, `PEXPIRE`, `EXISTS` and `DEL` on keys
+//! `EVAL`, `TIME`, `GET`, `MGET`, `SET`, `GETRANGE`, `SETRANGE`, `PEXPIREAT`, `EXISTS` and `DEL` on keys
 //! `{tidegate:*`. Don't let it evict keys: set `maxmemory-policy noeviction`.
 
 #![forbid(unsafe_code)]

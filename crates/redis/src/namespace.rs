@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use tidegate::Limit;
 use tidegate::policy::WhenDown;
@@ -52,10 +54,13 @@ fn checked(name: &str) -> Result<&str, NameError> {
     Ok(name)
 }
 
+/// The layout of states. Machines that lay them out otherwise have keys of their own, and so limits.
+const LAYOUT: u32 = 2;
+
 /// A limit whose state is on the server.
 ///
-/// Its state is found by the namespace, the limit's name, and all that the [`Limit`] says: a limit that
-/// was changed begins fresh.
+/// Its state is found by the namespace, the limit's name, all that the [`Limit`] says, and how this version
+/// lays states out: a limit that was changed begins fresh.
 ///
 /// ```
 /// use tidegate_redis::{Namespace, RemoteLimit};
@@ -82,7 +87,7 @@ impl RemoteLimit {
     /// When the name is none, or the limit is one that the server's scripts cannot count.
     pub fn new(namespace: &Namespace, name: &str, limit: Limit) -> Result<Self, NameError> {
         let spec = Spec::new(&limit).map_err(NameError::Limit)?;
-        let limit_hash = hex(&Sha256::digest(limit.to_string())[..4]);
+        let limit_hash = URL_SAFE_NO_PAD.encode(&Sha256::digest(format!("{LAYOUT} {limit}"))[..6]);
         let prefix = format!("{}:{}:{limit_hash}:", namespace.tag, checked(name)?);
         let (name, tag) = (name.to_owned(), namespace.tag.clone());
         Ok(Self { name, limit, spec, prefix, tag, leases: None, when_down: WhenDown::Deny })
@@ -145,9 +150,10 @@ impl RemoteLimit {
 
     /// The same, for a caller whose name is hashed already.
     pub(crate) fn key_of_hash(&self, hash: [u8; 16]) -> RemoteKey {
-        let mut key = String::with_capacity(self.prefix.len() + 2 * hash.len());
+        // Short: each byte of a key costs the server memory and time.
+        let mut key = String::with_capacity(self.prefix.len() + 22);
         key.push_str(&self.prefix);
-        push_hex(&mut key, &hash);
+        URL_SAFE_NO_PAD.encode_string(hash, &mut key);
         RemoteKey(key)
     }
 
@@ -157,7 +163,7 @@ impl RemoteLimit {
 
     /// Where a hold is noted, in the same slot.
     pub(crate) fn hold(&self, id: u128) -> String {
-        format!("{}:hold:{id:032x}", self.tag)
+        format!("{}:hold:{}", self.tag, URL_SAFE_NO_PAD.encode(id.to_be_bytes()))
     }
 
     pub(crate) fn shares_slot_with(&self, other: &Self) -> bool {
@@ -174,21 +180,6 @@ impl RemoteKey {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    push_hex(&mut text, bytes);
-    text
-}
-
-/// Of every call, so without a formatter.
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    for byte in bytes {
-        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! [`Script`]: what the server runs, put together from one source for each algorithm.
 
+mod compact;
+
 use std::sync::OnceLock;
 
 /// A script, and the hash that the server knows it by.
@@ -24,6 +26,8 @@ pub(crate) struct Algorithms {
     layers: usize,
     /// The layers' numbers, as the digits of one number to the base of [`BASE`].
     sequence: usize,
+    /// Whether a layer is a dry run, or costs nothing.
+    is_special: bool,
 }
 
 /// One more than there are algorithms.
@@ -41,7 +45,12 @@ impl Algorithms {
         let layers = self.layers + 1;
         let is_short = layers <= MOST_WRITTEN_OUT;
         let sequence = if is_short { self.sequence * BASE + usize::from(kind) } else { 0 };
-        Self { known: self.known | 1 << (kind - 1), layers, sequence }
+        Self { known: self.known | 1 << (kind - 1), layers, sequence, ..self }
+    }
+
+    /// With a layer that is a dry run, or costs nothing.
+    pub(crate) fn with_special(self) -> Self {
+        Self { is_special: true, ..self }
     }
 
     fn names(self) -> impl Iterator<Item = (usize, &'static str)> {
@@ -91,14 +100,20 @@ const BOOK: [&str; 4] = [
 #[cfg(feature = "fake-time")]
 const TIME: &str = "local time = call('TIME')\nlocal now = time[1] * 1000000 + time[2]\n";
 
-/// In tests: from the caller; and a state does not go away while that stands still.
+/// In tests: from the caller; and a state goes away so many ms later, which is never while a test runs.
 #[cfg(feature = "fake-time")]
 const FAKE_TIME: &str = "local now = tonumber(table.remove(ARGV))\n";
+#[cfg(feature = "fake-time")]
+const FAKE_EXPIRIES: [(&str, &str); 2] = [
+    ("'PXAT', ", "'PXAT', 1000000000000 + "),
+    ("'PEXPIREAT', key, ", "'PEXPIREAT', key, 1000000000000 + "),
+];
 
 /// The scripts of a kind of time, each put together when it is first used.
 struct Scripts {
     loops: [[OnceLock<Source>; 16]; OPERATIONS],
     written_out: [[OnceLock<Source>; BASE.pow(MOST_WRITTEN_OUT as u32)]; 2],
+    compact: [[OnceLock<Source>; BASE.pow(MOST_WRITTEN_OUT as u32)]; 2],
 }
 
 impl Scripts {
@@ -107,16 +122,16 @@ impl Scripts {
             loops: [const { [const { OnceLock::new() }; 16] }; OPERATIONS],
             written_out: [const { [const { OnceLock::new() }; BASE.pow(MOST_WRITTEN_OUT as u32)] };
                 2],
+            compact: [const { [const { OnceLock::new() }; BASE.pow(MOST_WRITTEN_OUT as u32)] }; 2],
         }
     }
 
     fn of(&self, operation: Operation, algorithms: Algorithms) -> &OnceLock<Source> {
+        let reserves = usize::from(operation == Operation::Reserve);
         match operation {
-            Operation::Decide if algorithms.sequence > 0 => {
-                &self.written_out[0][algorithms.sequence]
-            }
-            Operation::Reserve if algorithms.sequence > 0 => {
-                &self.written_out[1][algorithms.sequence]
+            _ if operation.is_compact(algorithms) => &self.compact[reserves][algorithms.sequence],
+            Operation::Decide | Operation::Reserve if algorithms.sequence > 0 => {
+                &self.written_out[reserves][algorithms.sequence]
             }
             _ => &self.loops[operation as usize][usize::from(algorithms.known)],
         }
@@ -130,20 +145,39 @@ impl Operation {
         SCRIPTS.of(self, algorithms).get_or_init(|| Source::new(&self.text(algorithms)))
     }
 
-    /// The same, with the time as its last argument, and states that stay for 1,000,000 s longer.
+    /// Whether the script is one of those in [`compact`]: then one argument holds the parameters of all
+    /// layers, and one string is the answer.
+    pub(crate) fn is_compact(self, algorithms: Algorithms) -> bool {
+        const WHOLE: u8 = 0b11;
+        matches!(self, Self::Decide | Self::Reserve)
+            && algorithms.sequence > 0
+            && algorithms.known & !WHOLE == 0
+            && !algorithms.is_special
+    }
+
+    /// The same, with the time as its last argument, and states that stay longer.
     #[cfg(feature = "fake-time")]
     pub(crate) fn script_of_fake_time(self, algorithms: Algorithms) -> &'static Source {
         static SCRIPTS: Scripts = Scripts::new();
         SCRIPTS.of(self, algorithms).get_or_init(|| {
             let text = self.text(algorithms);
-            assert!(text.contains(TIME) && text.contains("/ 1000 + 2"), "{text}");
-            Source::new(&text.replace(TIME, FAKE_TIME).replace("/ 1000 + 2", "/ 1000 + 1000000002"))
+            assert!(text.contains(TIME), "{text}");
+            let text = text.replace(TIME, FAKE_TIME);
+            let later = |text: String, (real, fake): &(&str, &str)| text.replace(real, fake);
+            Source::new(&FAKE_EXPIRIES.iter().fold(text, later))
         })
     }
 
     /// Only what is needed: each time a script runs, all of it does.
     fn text(self, algorithms: Algorithms) -> String {
         let mut text = include_str!("script/prelude.lua").to_owned();
+        if self.is_compact(algorithms) {
+            // Functions that nobody calls are left out.
+            let used = |line: &&str| !line.starts_with("local expiry");
+            text = text.lines().filter(used).flat_map(|line| [line, "\n"]).collect();
+            text.push_str(&compact::text(&algorithms.of_layers(), self == Self::Reserve));
+            return without_comments(&text);
+        }
         if matches!(self, Self::Reserve | Self::Lease) {
             text.push_str("local hold_ms = table.remove(ARGV)\n");
         }
@@ -220,7 +254,7 @@ impl Operation {
         }
         line(format!("{answer} end"));
         for (i, name) in each() {
-            let set = format!("call('SET', KEYS[{i}], next{i}, 'PX', lifetime(keep{i}))");
+            let set = format!("call('SET', KEYS[{i}], next{i}, 'PXAT', expiry(keep{i}))");
             let write = match name {
                 "log" => format!("record(KEYS[{i}], at{i}, keep{i})"),
                 "counter" => {
@@ -281,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_script_has_what_its_algorithms_need_and_nothing_else() {
-        let bucket = Operation::Decide.text(Algorithms::default().with(1));
+        let bucket = Operation::Decide.text(Algorithms::default().with(1).with_special());
         assert!(bucket.contains("local function bucket("));
         assert!(!bucket.contains("counter") && !bucket.contains("--") && !bucket.contains("hold"));
         let all = Operation::Lease.text(all_four());

@@ -296,6 +296,9 @@ impl Server {
             for layer in layers {
                 let spec = layer.limit.spec();
                 algorithms = algorithms.with(spec.kind());
+                if layer.dry_run || layer.cost == Cost::ZERO {
+                    algorithms = algorithms.with_special();
+                }
                 sent.keys.push(layer.key.as_str());
                 let lease = layer.wish.map(|wish| (wish, hold));
                 hold += u8::from(lease.is_some());

@@ -196,7 +196,7 @@ async fn a_node_whose_clock_is_wrong_decides_as_all_others() {
 #[tokio::test]
 async fn an_acl_user_over_resp3_needs_what_the_docs_say() {
     let redis = RedisServer::start();
-    let commands = "+evalsha +eval +time +get +mget +set +getrange +setrange +pexpire +exists +del +hello +client|setinfo +ping";
+    let commands = "+evalsha +eval +time +get +mget +set +getrange +setrange +pexpireat +exists +del +hello +client|setinfo +ping";
     let user = format!("ACL SETUSER limiter on >secret ~{{tidegate:* {commands}");
     if redis.ask::<()>(&user).is_err() {
         // Redis 6.2 has no subcommands of `client`.

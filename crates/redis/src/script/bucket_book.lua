@@ -18,6 +18,6 @@ local function book_bucket(key, at, refund)
   if full < now then
     call('DEL', key)
   else
-    call('SET', key, pack('<dd', full, part), 'PX', lifetime(full - now))
+    call('SET', key, pack('<ddd', full, part, 0), 'PXAT', expiry(full - now))
   end
 end

@@ -28,7 +28,7 @@ for i = 1, #ARGV do
       record(KEYS[i], at, keeps[i])
 --}
     elseif keeps[i] then
-      call('SET', KEYS[i], next, 'PX', lifetime(keeps[i]))
+      call('SET', KEYS[i], next, 'PXAT', expiry(keeps[i]))
     else
       call('SETRANGE', KEYS[i], 0, next)
     end

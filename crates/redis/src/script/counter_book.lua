@@ -19,7 +19,7 @@ local function book_counter(key, at, refund)
     local _, epoch, sum, units, ring = turned(key, width, epochs)
     if ring then
       local keep = (epoch + epochs + 1) * width - now
-      call('SET', key, whole(epoch, sum, units + cost, ring, epochs), 'PX', lifetime(keep))
+      call('SET', key, whole(epoch, sum, units + cost, ring, epochs), 'PXAT', expiry(keep))
     else
       call('SETRANGE', key, 0, pack('<ddd', epoch, sum, units + cost))
     end

@@ -12,7 +12,7 @@ local function lease_bucket(at, next)
     if n > 0 and full + (inc + 1) * parts + 1 <= now + most then
       full, part = full + inc, part + inc_part
       if part >= units then full, part = full + 1, part - units end
-      return n, lead, pack('<dd', full, part), full - now
+      return n, lead, pack('<ddd', full, part, 0), full - now
     end
   end
 end
@@ -26,7 +26,7 @@ local function lease_window(at, next)
   for size = 0, SIZES - 1 do
     local n = unpack('<d', at, 68 + size * 8)
     if n > 0 and used + n * parts <= limit then
-      return n, math.min(lead, finish - now), pack('<dd', last, used + n)
+      return n, math.min(lead, finish - now), pack('<ddd', last, used + n, 0)
     end
   end
 end

@@ -69,5 +69,5 @@ local function record(key, at, keep)
   local limit, cost = unpack('<dd', at, 4)
   local position = write(key, standing(key), limit, now, cost)
   call('SETRANGE', key, 0, pack('<dd', position, now))
-  call('PEXPIRE', key, lifetime(keep))
+  call('PEXPIREAT', key, expiry(keep))
 end

@@ -8,7 +8,7 @@ local function charge_log(key, limit, cost, window)
     position = write(key, position, limit, newest, 1)
   end
   call('SETRANGE', key, 0, pack('<dd', position, newest))
-  call('PEXPIRE', key, lifetime(newest + window - now))
+  call('PEXPIREAT', key, expiry(newest + window - now))
 end
 
 local function refund_log(key, limit, cost, window, charged_at)

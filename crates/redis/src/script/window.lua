@@ -1,4 +1,5 @@
--- State: the number of a window, and the units used in it. Windows of one length are counted here;
+-- State: the number of a window, the units used in it, and until when the server keeps the state at
+-- least, where that is known, or 0. Windows of one length are counted here;
 -- for those of a calendar, the caller says which one it takes to be the current.
 local function place(at)
   local limit, cost, length, number, start, finish = unpack('<dddddd', at, 4)
@@ -22,5 +23,5 @@ local function window(state, at)
   local limit, cost, length, number, finish = place(at)
   local last, used = used_in(state, number, limit)
   if used + cost > limit then return state end
-  return state, pack('<dd', last, used + cost), finish - now + (last - number) * length
+  return state, pack('<ddd', last, used + cost, 0), finish - now + (last - number) * length
 end

@@ -6,7 +6,7 @@ local function book_window(key, at, refund)
     local last, used = unpack('<dd', state)
     -- Only in the window that they were charged in.
     if last == charged_in then
-      call('SET', key, pack('<dd', last, math.max(used - cost, 0)), 'KEEPTTL')
+      call('SETRANGE', key, '0', pack('<dd', last, math.max(used - cost, 0)))
     end
   else
     local limit, cost, length, number, finish = place(at)
@@ -15,6 +15,6 @@ local function book_window(key, at, refund)
     -- Each window to come pays off up to the limit.
     local debt = math.ceil(used / limit) - 1
     local keep = finish - now + (last - number + math.max(debt, 0)) * length
-    call('SET', key, pack('<dd', last, used), 'PX', lifetime(keep))
+    call('SET', key, pack('<ddd', last, used, 0), 'PXAT', expiry(keep))
   end
 end

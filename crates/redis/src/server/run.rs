@@ -18,22 +18,34 @@ pub(super) struct Sent<'a> {
     pub(super) hold_ms: Option<u64>,
 }
 
-/// What a script answered: numbers and states.
+/// What a script answered: two numbers, the states of layers, and what was leased.
 #[derive(Debug)]
-pub(super) struct Reply(Vec<Value>);
+pub(super) enum Reply {
+    Values(Vec<Value>),
+    /// Of a compact script: the two numbers, and two for each layer, 8 bytes each.
+    Packed(Vec<u8>),
+}
 
 impl Reply {
     fn read(value: Value) -> Option<Self> {
         match value {
-            Value::Array(values) if values.len() >= 2 => Some(Self(values)),
+            Value::Array(values) if values.len() >= 2 => Some(Self::Values(values)),
+            Value::BulkString(bytes) if bytes.len() >= 16 => Some(Self::Packed(bytes)),
             _ => None,
         }
     }
 
     fn number(&self, index: usize) -> i64 {
-        match self.0.get(index) {
-            Some(Value::Int(number)) => *number,
-            _ => 0,
+        match self {
+            Self::Values(values) => match values.get(index) {
+                Some(Value::Int(number)) => *number,
+                _ => 0,
+            },
+            Self::Packed(bytes) => {
+                let number = bytes.get(8 * index..8 * index + 8);
+                let number = number.and_then(|bytes| bytes.try_into().ok());
+                number.map_or(0, |bytes| f64::from_le_bytes(bytes) as i64)
+            }
         }
     }
 
@@ -52,15 +64,19 @@ impl Reply {
 
     /// A layer's state.
     pub(super) fn bytes(&self, layer: usize) -> Option<&[u8]> {
-        match self.0.get(layer + 2) {
-            Some(Value::BulkString(bytes)) => Some(bytes),
-            _ => None,
+        match self {
+            Self::Values(values) => match values.get(layer + 2) {
+                Some(Value::BulkString(bytes)) => Some(bytes),
+                _ => None,
+            },
+            Self::Packed(bytes) => bytes.get(16 * (layer + 1)..16 * (layer + 2)),
         }
     }
 
     /// What was leased, after the states of so many layers: place, units and duration.
     pub(super) fn grants(&self, layers: usize) -> SmallVec<[(usize, u64, u64); 2]> {
-        let granted = (layers + 2..self.0.len()).step_by(3);
+        let Self::Values(values) = self else { return SmallVec::new() };
+        let granted = (layers + 2..values.len()).step_by(3);
         granted
             .map(|at| {
                 let layer = usize::try_from(self.number(at) - 1).unwrap_or(0);
@@ -148,11 +164,13 @@ impl Server {
             return Ok(server.run(operation, &sent.keys, &arguments).await);
         }
         let script = self.script(operation, algorithms);
-        match self.link.send([&self.command("EVALSHA", &script.hash, sent)]).await {
+        let is_compact = operation.is_compact(algorithms);
+        match self.link.send([&self.command("EVALSHA", &script.hash, sent, is_compact)]).await {
             Ok([value]) => Ok(value),
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.tally.note(Count::scripts_loaded);
-                let [value] = self.link.send([&self.command("EVAL", &script.text, sent)]).await?;
+                let whole = self.command("EVAL", &script.text, sent, is_compact);
+                let [value] = self.link.send([&whole]).await?;
                 Ok(value)
             }
             Err(error) => Err(error),
@@ -167,14 +185,19 @@ impl Server {
         operation.script(algorithms)
     }
 
-    fn command(&self, name: &str, script: &str, sent: &Sent<'_>) -> Cmd {
+    fn command(&self, name: &str, script: &str, sent: &Sent<'_>, is_compact: bool) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(script).arg(sent.keys.len());
         for key in &sent.keys {
             command.arg(key);
         }
-        for argument in &sent.arguments {
-            command.arg(argument.as_bytes());
+        if is_compact {
+            let all = sent.arguments.iter().flat_map(Parameters::as_bytes).copied();
+            command.arg(all.collect::<SmallVec<[u8; 256]>>().as_slice());
+        } else {
+            for argument in &sent.arguments {
+                command.arg(argument.as_bytes());
+            }
         }
         if let Some(hold_ms) = sent.hold_ms {
             command.arg(hold_ms);

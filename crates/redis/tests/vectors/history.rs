@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate::{Cost, Decision, Retry, Timestamp};
+use tidegate::{Clock, Cost, Decision, Retry, SystemClock, Timestamp};
 use tidegate_redis::{
     Layer, Namespace, RemoteKey, RemoteLimit, RemoteReservation, Server, ServerConfig,
 };
@@ -21,7 +21,7 @@ pub enum Step {
     TurnBack {
         us: u64,
     },
-    Decide(u64),
+    Decide(u64, Beside),
     Peek(u64),
     Reserve(u64),
     /// Settles the oldest open reservation for a part of its cost, in sixteenths.
@@ -29,6 +29,14 @@ pub enum Step {
     Charge(u64),
     /// The state goes away once it is idle.
     Expire,
+}
+
+/// What else is asked with a decision, which has room always: it takes another script.
+#[derive(Debug, Clone, Copy)]
+pub enum Beside {
+    Nothing,
+    Layer,
+    DryRun,
 }
 
 impl Step {
@@ -60,11 +68,16 @@ impl Step {
     }
 
     fn without_settling() -> BoxedStrategy<Self> {
+        let beside = prop_oneof![
+            2 => Just(Beside::Nothing),
+            1 => Just(Beside::Layer),
+            1 => Just(Beside::DryRun),
+        ];
         let wait = prop_oneof![0..3_u64, 0..200_000_u64, 0..3_000_000_u64];
         prop_oneof![
             4 => wait.prop_map(|us| Self::Wait { us }),
             1 => (0..300_000_u64).prop_map(|us| Self::TurnBack { us }),
-            6 => (0..8_u64).prop_map(Self::Decide),
+            6 => (0..8_u64, beside).prop_map(|(cost, beside)| Self::Decide(cost, beside)),
             1 => (0..8_u64).prop_map(Self::Peek),
             2 => (0..8_u64).prop_map(Self::Reserve),
             1 => Just(Self::Expire),
@@ -113,13 +126,17 @@ pub fn compare(limit: &str, model: impl Model, steps: &[Step], checked: Checked)
     let case = CASE.fetch_add(1, Ordering::SeqCst);
     let space = Namespace::new(&format!("case-{case}")).unwrap();
     let limit = Arc::new(RemoteLimit::new(&space, "limit", limit.parse().unwrap()).unwrap());
+    let roomy = "token-bucket, 1000000 per second, burst 1000000".parse().unwrap();
+    let beside = RemoteLimit::new(&space, "beside", roomy).unwrap();
     // A time with all its 51 bits.
     let mut history = History {
         shared: &shared,
         key: limit.key("someone"),
         limit,
+        beside,
         model,
         now_us: 1_764_065_133_123_457,
+        gone_us: 0,
         open: Vec::new(),
         used: Timestamps::default(),
     };
@@ -136,9 +153,12 @@ pub fn compare(limit: &str, model: impl Model, steps: &[Step], checked: Checked)
 struct History<'a, M> {
     shared: &'a Shared,
     limit: Arc<RemoteLimit>,
+    beside: RemoteLimit,
     key: RemoteKey,
     model: M,
     now_us: u64,
+    /// When the state went away last.
+    gone_us: u64,
     open: Vec<(RemoteReservation, u64, Timestamp)>,
     used: Timestamps,
 }
@@ -157,9 +177,16 @@ impl<M: Model> History<'_, M> {
         let is_exact = matches!(checked, Checked::Exactly);
         match step {
             Step::Wait { us } => self.now_us += us,
-            Step::TurnBack { us } => self.now_us -= us,
-            Step::Decide(cost) => {
-                let answer = runtime.block_on(server.decide(&[self.layer(cost)])).unwrap();
+            // What has gone away is not there before it went.
+            Step::TurnBack { us } => self.now_us = (self.now_us - us).max(self.gone_us),
+            Step::Decide(cost, beside) => {
+                let other = Layer::new(&self.beside, self.beside.key("someone"), Cost::ONE);
+                let layers = match beside {
+                    Beside::Nothing => vec![self.layer(cost)],
+                    Beside::Layer => vec![self.layer(cost), other],
+                    Beside::DryRun => vec![self.layer(cost), other.dry_run()],
+                };
+                let answer = runtime.block_on(server.decide(&layers)).unwrap();
                 let before = self.model.clone();
                 let fits = self.model.decide(Cost::new(cost), self.at());
                 let decision = answer.decisions()[0];
@@ -211,13 +238,20 @@ impl<M: Model> History<'_, M> {
 
     /// Lets the time pass in which the server keeps the state, and takes it away.
     fn expire(&mut self, redis: &RedisServer) {
+        // PEXPIRETIME is not there in Redis 6.2.
         let left_ms: i64 = redis.ask(&format!("PTTL {}", self.key.as_str())).unwrap();
         assert_ne!(left_ms, -1, "no state stays for ever");
-        // Beside what the script of a fake time adds, and less what has passed really.
-        if let Ok(left_ms @ 1_000_000_000..) = u64::try_from(left_ms + 60_000) {
-            self.now_us += (left_ms - 1_000_000_000) * 1_000;
-            let _: i64 = redis.ask(&format!("DEL {}", self.key.as_str())).unwrap();
+        if left_ms < 0 {
+            return;
         }
+        let real_ms = SystemClock::new().now().as_nanos() / 1_000_000;
+        // Beside what the script of a fake time adds.
+        let until_ms = (real_ms + left_ms as u64).checked_sub(1_000_000_000_000);
+        let until_us = until_ms.expect("a state stays longer in tests") * 1_000;
+        // The two times were not asked for at once.
+        self.now_us = self.now_us.max(until_us + 3_000);
+        self.gone_us = self.now_us;
+        let _: i64 = redis.ask(&format!("DEL {}", self.key.as_str())).unwrap();
     }
 
     fn agrees(&self, before: &M, cost: u64, fits: bool, decision: Decision) {
