@@ -6,10 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use servers::{RedisServer, free_port};
+use servers::{RedisServer, Sentinel, free_port};
 use tidegate::Cost;
 use tidegate::policy::{Call, DecidedBy};
-use tidegate_redis::{Layer, Namespace, RemoteLimit, Server, ServerConfig, policy_from_toml};
+use tidegate_redis::{
+    Layer, Namespace, RemoteLimit, Server, ServerConfig, Topology, policy_from_toml,
+};
 
 /// Whether the server was built with TLS: if not, it does not know the word.
 fn server_has_tls() -> bool {
@@ -58,6 +60,8 @@ fn start(authority: &Authority, name: &str) -> (RedisServer, u16, tempfile::Temp
     let (port_text, cert, key, ca) =
         (port.to_string(), path("cert.pem"), path("key.pem"), path("ca.pem"));
     let redis = RedisServer::with(&[
+        "--save",
+        "",
         "--tls-port",
         &port_text,
         "--tls-cert-file",
@@ -99,6 +103,56 @@ async fn a_server_is_believed_if_the_authority_has_signed_it_for_its_name() {
     assert!(decides(port, Some("no certificate")).await.is_err());
     let (_redis, port, _files) = start(&authority, "redis.example");
     assert!(decides(port, Some(&authority.pem())).await.is_err(), "signed for another name");
+}
+
+#[tokio::test]
+async fn a_server_that_sentinels_watch_is_believed_as_they_are() {
+    if !server_has_tls() {
+        return;
+    }
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (_redis, port, files) = start(&authority, "127.0.0.1");
+    let path = |file: &str| files.path().join(file).display().to_string();
+    let (plain_port, sentinel_port) = (free_port(), free_port());
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "port {plain_port}\ntls-port {sentinel_port}\nbind 127.0.0.1\ntls-replication yes\n\
+         tls-auth-clients no\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\
+         sentinel monitor main 127.0.0.1 {port} 1\n",
+        path("cert.pem"),
+        path("key.pem"),
+        path("ca.pem"),
+    );
+    std::fs::write(config.path(), text).unwrap();
+    let _sentinel = Sentinel::start(config, plain_port);
+    let limit = "fixed-window, 5 per hour".parse().unwrap();
+    let limit = RemoteLimit::new(&Namespace::new("tls").unwrap(), "one", limit).unwrap();
+    for (scheme, sentinel) in [("rediss", sentinel_port), ("redis", plain_port)] {
+        let decides = async |signed_by: &Authority| {
+            let config = ServerConfig::new(Topology::Sentinel {
+                sentinels: vec![format!("{scheme}://127.0.0.1:{sentinel}")],
+                master: "main".to_owned(),
+                url: "rediss://localhost/?protocol=resp3".to_owned(),
+            });
+            let config = config.with_timeout(Duration::from_secs(5));
+            let server = Server::new(&config.with_ca(signed_by.pem().as_bytes())).unwrap();
+            server.decide(&[Layer::new(&limit, limit.key("alice"), Cost::ONE)]).await
+        };
+        assert!(decides(&authority).await.unwrap().is_allow(), "{scheme}");
+        assert!(decides(&stranger).await.is_err(), "{scheme}: signed by another authority");
+    }
+}
+
+#[test]
+fn sentinels_that_cannot_be_asked_alike_are_refused() {
+    let sentinels = ["rediss://127.0.0.1:1", "redis://127.0.0.1:2"];
+    let config = ServerConfig::new(Topology::Sentinel {
+        sentinels: sentinels.map(str::to_owned).to_vec(),
+        master: "main".to_owned(),
+        url: "rediss://localhost".to_owned(),
+    });
+    let error = Server::new(&config.with_ca(Authority::new().pem().as_bytes())).unwrap_err();
+    assert!(error.to_string().contains("all speak TLS or none"), "{error}");
 }
 
 #[tokio::test]
