@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tidegate::policy::{Backend, Engine, FileError, Rule, Source, Spanned};
 
 use crate::engine::limit_of;
+use crate::limiter::Shares;
 use crate::{Namespace, RedisEngine, Server, ServerConfig, Topology};
 
 /// A `[redis]` section as it stands in a file, for adapters whose files hold one.
@@ -95,7 +96,11 @@ impl RedisSpec {
             Some(former) => former.server.clone(),
             None => Arc::new(Server::new(&config).map_err(|wrong| error(at, "url", &wrong))?),
         };
-        Ok(RedisBackend { server, namespace })
+        let shares = match former {
+            Some(former) if former.namespace == namespace => former.shares.clone(),
+            _ => Shares::default(),
+        };
+        Ok(RedisBackend { server, namespace, shares })
     }
 
     fn url(&self, error: &Told<'_>) -> Result<(String, Range<usize>), FileError> {
@@ -160,11 +165,13 @@ impl RedisSpec {
 
 /// A server for the rules of policies, and the namespace that they are in.
 ///
-/// It is kept when a policy is loaded anew, with its connection.
+/// It is kept when a policy is loaded anew, with its connection, and what this process has admitted by itself
+/// while the server did not answer: a limit that is the same goes on with its share.
 #[derive(Debug, Clone)]
 pub struct RedisBackend {
     server: Arc<Server>,
     namespace: Namespace,
+    shares: Shares,
 }
 
 impl RedisBackend {
@@ -173,8 +180,8 @@ impl RedisBackend {
 
     /// Rules on this server, in this namespace.
     #[must_use]
-    pub const fn new(server: Arc<Server>, namespace: Namespace) -> Self {
-        Self { server, namespace }
+    pub fn new(server: Arc<Server>, namespace: Namespace) -> Self {
+        Self { server, namespace, shares: Shares::default() }
     }
 
     /// The namespace.
@@ -194,7 +201,7 @@ impl RedisBackend {
     /// # Errors
     /// When one of them is none that it can keep.
     pub fn redis_engine(&self, rules: &[&Rule]) -> Result<RedisEngine, String> {
-        RedisEngine::new(&self.server, &self.namespace, rules)
+        RedisEngine::new(&self.server, &self.namespace, rules, &self.shares)
     }
 }
 

@@ -11,10 +11,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::answer::Answer;
-use crate::limiter::{Ask, LimitId, LimiterHold};
+use crate::limiter::{Ask, LimitId, LimiterHold, Shares};
 use crate::tally::tally;
 use crate::{
     DecidedBy, LeaseRules, NameError, Namespace, RemoteLimit, RemoteLimiter, Server, ServerError,
+    Settlement,
 };
 
 /// Keeps the rules of a policy on a server: made by a [`RedisBackend`](crate::RedisBackend).
@@ -39,6 +40,8 @@ tally! {
     allowed_here,
     /// Reservations that were booked.
     settled,
+    /// Reservations that were gone when they were settled, so that what was used was charged.
+    settlements_anew,
     /// Reservations that could not be booked, and so keep their whole charge.
     settlements_lost,
 }
@@ -52,11 +55,12 @@ impl RedisEngine {
         server: &Arc<Server>,
         namespace: &Namespace,
         rules: &[&Rule],
+        shares: &Shares,
     ) -> Result<Self, String> {
         let limits = rules.iter().map(|rule| limit_of(namespace, rule));
         let limits = limits.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-        let limiter =
-            RemoteLimiter::new(server.clone(), limits).map_err(|error| error.to_string())?;
+        let limiter = RemoteLimiter::with_shares(server.clone(), limits, shares)
+            .map_err(|error| error.to_string())?;
         let (tally, settling) = (RedisTally::default(), watch::Sender::new(0));
         Ok(Self { shared: Arc::new(Shared { limiter, tally, settling }) })
     }
@@ -238,8 +242,11 @@ impl EngineHold for Held {
         let (hold, used): (_, SmallVec<[Cost; 2]>) = (self.hold.clone(), used.into());
         // Calls end anywhere, also where there is no runtime.
         self.runtime.spawn(async move {
-            let is_settled = hold.settle_at_last(&used).await;
-            let count = if is_settled { Count::settled } else { Count::settlements_lost };
+            let count = match hold.settle_at_last(&used).await {
+                Settlement::Booked => Count::settled,
+                Settlement::ChargedAnew => Count::settlements_anew,
+                Settlement::Lost => Count::settlements_lost,
+            };
             settling.0.tally.note(count);
         });
     }

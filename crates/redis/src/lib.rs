@@ -21,7 +21,7 @@
 //! - **No clock but the server's.** Clocks of nodes may be wrong by any amount.
 //! - **What is sent twice counts once where it gives something back**: settling takes a hold away, and who
 //!   does not find it books nothing. A decision whose answer is lost may have been charged: that errs
-//!   toward denial.
+//!   toward denial. What was reserved goes back when the answer comes late.
 //! - **What a server forgets is spent again.** A server that lost its data admits each limit anew: once
 //!   more for each loss, and not more than that. A replica that takes over has forgotten what was written
 //!   after its last word from its master, so at most that much is admitted above the limit.
@@ -66,7 +66,7 @@ pub use limiter::{
 };
 pub use namespace::{NameError, Namespace, RemoteKey, RemoteLimit};
 pub use policy::{policy_from_source, policy_from_toml, policy_on};
-pub use reservation::RemoteReservation;
+pub use reservation::{RemoteReservation, Settlement};
 #[cfg(feature = "simulation")]
 pub use script::Operation;
 pub use server::{Layer, Server, ServerError};

@@ -30,6 +30,7 @@ use crate::server::{Server, ServerError};
 use account::{Account, Owner};
 use demand::Demand;
 use share::Share;
+pub(crate) use share::Shares;
 
 /// Limits on a server, of which hot keys are leased: one round trip for a cold key, and nanoseconds for a
 /// hot one.
@@ -120,8 +121,17 @@ impl RemoteLimiter {
         server: Arc<Server>,
         limits: impl IntoIterator<Item = RemoteLimit>,
     ) -> Result<Self, ServerError> {
+        Self::with_shares(server, limits, &Shares::default())
+    }
+
+    /// The same, where shares that are in use already go on.
+    pub(crate) fn with_shares(
+        server: Arc<Server>,
+        limits: impl IntoIterator<Item = RemoteLimit>,
+        shares: &Shares,
+    ) -> Result<Self, ServerError> {
         let entry = |limit: RemoteLimit| {
-            let share = Share::new(limit.limit(), limit.fallback());
+            let share = Share::new(limit.name(), limit.limit(), limit.fallback(), shares);
             Entry { limit: Arc::new(limit), share }
         };
         let limits: Box<[Entry]> = limits.into_iter().map(entry).collect();

@@ -1,6 +1,7 @@
 //! [`Server`]: decides on the layers of a call in one step.
 
 mod error;
+mod late;
 mod run;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use smallvec::SmallVec;
 use tidegate::{Clock, Cost, SystemClock, Timestamp};
 
 pub use error::ServerError;
+use late::Late;
 use run::Sent;
 
 use crate::answer::Answer;
@@ -22,7 +24,7 @@ use crate::namespace::{RemoteKey, RemoteLimit};
 use crate::reservation::{Charged, RemoteReservation};
 use crate::script::{Algorithms, Operation};
 use crate::spec::{Ask, Micros, State, Wish};
-use crate::tally::ServerTally;
+use crate::tally::{Count, ServerTally};
 use tidegate::policy::DecidedBy;
 
 /// A server, or several that act as one, that limits live on.
@@ -198,25 +200,36 @@ impl Server {
         estimate: Cost,
     ) -> Result<(Answer, Option<RemoteReservation>), ServerError> {
         let layer = Layer::new(limit, key.clone(), estimate);
-        let charged = Charged { limit: limit.clone(), key: key.clone(), cost: estimate };
-        self.reserve_layers(&[layer], [charged]).await
+        let charged = || Charged { limit: limit.clone(), key: key.clone(), cost: estimate };
+        self.reserve_layers(&[layer], [charged()], || std::iter::once(charged()).collect()).await
     }
 
-    /// Decides on layers, and reserves what those of `charged` are charged.
+    /// Decides on layers, and reserves what those of `charged` are charged. `every_charge` has one for each
+    /// layer, to be given back when the answer comes too late.
     pub(crate) async fn reserve_layers(
         self: &Arc<Self>,
         layers: &[Layer<'_>],
         charged: impl IntoIterator<Item = Charged>,
+        every_charge: impl Fn() -> SmallVec<[Charged; 2]>,
     ) -> Result<(Answer, Option<RemoteReservation>), ServerError> {
-        let Some(first) = layers.first() else { return Err(ServerError::NoLayers) };
-        let hold = first.limit.hold(self.dice.name());
-        let asked = self.ask(Operation::Reserve, layers, std::slice::from_ref(&hold)).await?;
-        let reservation = asked.answer.is_allow().then(|| RemoteReservation {
-            server: self.clone(),
-            charged: charged.into_iter().collect(),
-            charged_at: asked.now,
-            hold,
-        });
+        check(layers)?;
+        let hold = layers[0].limit.hold(self.dice.name());
+        let asked = loop {
+            let (algorithms, sent) =
+                self.sent(Operation::Reserve, layers, std::slice::from_ref(&hold));
+            let late = || Late {
+                reservation: RemoteReservation::new(self, every_charge(), 0, hold.clone()),
+                enforced: enforced(layers),
+            };
+            let reply = self.run_reserve(algorithms, &sent, late).await?;
+            if !reply.is_turned() {
+                break Asked::read(&reply, layers).ok_or(ServerError::Reply)?;
+            }
+        };
+        let reservation = asked
+            .answer
+            .is_allow()
+            .then(|| RemoteReservation::new(self, charged.into_iter().collect(), asked.now, hold));
         Ok((asked.answer, reservation))
     }
 
@@ -250,12 +263,12 @@ impl Server {
         self.book(&[(limit, key, cost, Book::Charge)], None).await.map(drop)
     }
 
-    /// Books, if the hold is still there. Whether it was.
+    /// Books, if the hold is still there. Whether it was, and when that was found out.
     pub(crate) async fn book(
         &self,
         books: &[(&RemoteLimit, &RemoteKey, Cost, Book)],
         hold: Option<&String>,
-    ) -> Result<bool, ServerError> {
+    ) -> Result<(bool, Micros), ServerError> {
         loop {
             let now = self.now();
             let mut algorithms = Algorithms::default();
@@ -277,7 +290,7 @@ impl Server {
             sent.keys.extend(hold.map(String::as_str));
             let reply = self.run(Operation::Book, algorithms, &sent).await?;
             if !reply.is_turned() {
-                return Ok(reply.first() == 1);
+                return Ok((reply.first() == 1, reply.now()));
             }
         }
     }
@@ -290,29 +303,45 @@ impl Server {
     ) -> Result<Asked, ServerError> {
         check(layers)?;
         loop {
-            let (now, mut hold) = (self.now(), 0);
-            let mut algorithms = Algorithms::default();
-            let mut sent = Sent::default();
-            for layer in layers {
-                let spec = layer.limit.spec();
-                algorithms = algorithms.with(spec.kind());
-                if layer.dry_run || layer.cost == Cost::ZERO {
-                    algorithms = algorithms.with_special();
-                }
-                sent.keys.push(layer.key.as_str());
-                let lease = layer.wish.map(|wish| (wish, hold));
-                hold += u8::from(lease.is_some());
-                let ask = Ask { cost: layer.cost, dry_run: layer.dry_run, lease };
-                sent.arguments.push(spec.ask(&ask, now));
-            }
-            sent.keys.extend(holds.iter().map(String::as_str));
-            sent.hold_ms =
-                matches!(operation, Operation::Reserve | Operation::Lease).then_some(self.hold_ms);
+            let (algorithms, sent) = self.sent(operation, layers, holds);
             let reply = self.run(operation, algorithms, &sent).await?;
             if !reply.is_turned() {
                 return Asked::read(&reply, layers).ok_or(ServerError::Reply);
             }
         }
+    }
+
+    /// What the script is given that asks about these layers.
+    fn sent<'a>(
+        &self,
+        operation: Operation,
+        layers: &'a [Layer<'_>],
+        holds: &'a [String],
+    ) -> (Algorithms, Sent<'a>) {
+        let (now, mut hold) = (self.now(), 0);
+        let mut algorithms = Algorithms::default();
+        let mut sent = Sent::default();
+        for layer in layers {
+            let spec = layer.limit.spec();
+            algorithms = algorithms.with(spec.kind());
+            if layer.dry_run || layer.cost == Cost::ZERO {
+                algorithms = algorithms.with_special();
+            }
+            sent.keys.push(layer.key.as_str());
+            let lease = layer.wish.map(|wish| (wish, hold));
+            hold += u8::from(lease.is_some());
+            let ask = Ask { cost: layer.cost, dry_run: layer.dry_run, lease };
+            sent.arguments.push(spec.ask(&ask, now));
+        }
+        sent.keys.extend(holds.iter().map(String::as_str));
+        sent.hold_ms =
+            matches!(operation, Operation::Reserve | Operation::Lease).then_some(self.hold_ms);
+        (algorithms, sent)
+    }
+
+    /// How long a hold is kept.
+    pub(crate) const fn hold_us(&self) -> u64 {
+        self.hold_ms * 1_000
     }
 
     /// Where it is, and how long to wait for it.
@@ -336,6 +365,10 @@ impl Server {
     /// How long to leave the server alone, at first, after it has failed.
     pub(crate) fn retry_hint(&self) -> std::time::Duration {
         self.breaker.wait()
+    }
+
+    pub(crate) fn note(&self, count: Count) {
+        self.tally.note(count);
     }
 
     /// A number from 0 to `u32::MAX`, by chance.
@@ -377,6 +410,12 @@ fn check(layers: &[Layer<'_>]) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// One bit for each layer that is not a dry run.
+fn enforced(layers: &[Layer<'_>]) -> u64 {
+    let layers = layers.iter().enumerate();
+    layers.fold(0, |bits, (index, layer)| bits | u64::from(!layer.dry_run) << index)
+}
+
 /// What a script answered about layers.
 struct Asked {
     answer: Answer,
@@ -388,10 +427,7 @@ struct Asked {
 impl Asked {
     fn read(reply: &run::Reply, layers: &[Layer<'_>]) -> Option<Self> {
         let (denied, now) = (reply.first() as u64, reply.now());
-        let mut enforced = 0_u64;
-        for (index, layer) in layers.iter().enumerate() {
-            enforced |= u64::from(!layer.dry_run) << index;
-        }
+        let enforced = enforced(layers);
         let is_refused = denied & enforced != 0;
         let mut decisions = SmallVec::new();
         for (index, layer) in layers.iter().enumerate() {

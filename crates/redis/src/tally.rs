@@ -66,4 +66,6 @@ tally! {
     scripts_loaded,
     /// Calls made again because a calendar's window had turned meanwhile.
     windows_turned,
+    /// Reservations whose answer came too late for their call, and which were given back.
+    late_reservations,
 }

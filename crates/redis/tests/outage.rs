@@ -5,11 +5,12 @@ mod servers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use servers::RedisServer;
+use nix::sys::signal::Signal;
+use servers::{RedisServer, wait_until};
 use tidegate::Cost;
 use tidegate_redis::{
-    Ask, BreakerRules, DecidedBy, Namespace, RemoteLimit, RemoteLimiter, Server, ServerConfig,
-    WhenDown,
+    Ask, BreakerRules, DecidedBy, Layer, Namespace, RemoteLimit, RemoteLimiter, RemoteReservation,
+    Server, ServerConfig, ServerError, Settlement, WhenDown,
 };
 
 fn limiter(url: &str) -> RemoteLimiter {
@@ -73,4 +74,76 @@ async fn limits_come_back_with_the_server() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(!limiter.server().is_given_up());
+}
+
+/// A server whose calls wait so long, a limit of 100, and what is left of it.
+fn budget(redis: &RedisServer, config: impl Fn(ServerConfig) -> ServerConfig) -> Budget {
+    let space = Namespace::new("outage").unwrap();
+    let limit = RemoteLimit::new(&space, "budget", "fixed-window, 100 per month".parse().unwrap());
+    let server = Server::new(&config(ServerConfig::single(&redis.url()))).unwrap();
+    Budget { server: Arc::new(server), limit: Arc::new(limit.unwrap()) }
+}
+
+struct Budget {
+    server: Arc<Server>,
+    limit: Arc<RemoteLimit>,
+}
+
+impl Budget {
+    async fn reserve(&self, cost: u64) -> Result<RemoteReservation, ServerError> {
+        let key = self.limit.key("alice");
+        let (_, reservation) = self.server.reserve(&self.limit, &key, Cost::new(cost)).await?;
+        Ok(reservation.expect("there is room"))
+    }
+
+    async fn left(&self) -> u64 {
+        let layer = Layer::new(&self.limit, self.limit.key("alice"), Cost::ZERO);
+        self.server.peek(&[layer]).await.unwrap().decisions()[0].remaining()
+    }
+}
+
+#[tokio::test]
+async fn what_was_reserved_for_a_call_that_did_not_wait_goes_back() {
+    let redis = RedisServer::start();
+    let hasty = budget(&redis, |config| config.with_timeout(Duration::from_millis(200)));
+    let patient = budget(&redis, |config| config.with_timeout(Duration::from_secs(10)));
+    // So that it is connected, and the script is known.
+    assert!(hasty.reserve(10).await.unwrap().cancel().await.unwrap());
+    redis.signal(Signal::SIGSTOP);
+    assert!(matches!(hasty.reserve(40).await, Err(ServerError::Timeout)));
+    redis.signal(Signal::SIGCONT);
+    let mut rounds = 0;
+    while hasty.server.tally().late_reservations() == 0 {
+        rounds += 1;
+        assert!(rounds < 2_000, "{} are left", patient.left().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(patient.left().await, 100);
+}
+
+#[tokio::test]
+async fn what_was_used_is_charged_where_the_server_has_forgotten_the_reservation() {
+    let redis = RedisServer::start();
+    let budget = budget(&redis, |config| config.with_timeout(Duration::from_secs(10)));
+    let reservation = budget.reserve(40).await.unwrap();
+    let _: () = redis.ask("FLUSHALL").unwrap();
+    assert_eq!(budget.left().await, 100);
+    let settled = reservation.settle_at_last(&[Cost::new(30)]).await;
+    assert_eq!((settled, budget.left().await), (Settlement::ChargedAnew, 70));
+    let again = reservation.settle_at_last(&[Cost::new(30)]).await;
+    assert_eq!((again, budget.left().await), (Settlement::Booked, 70), "charged once");
+}
+
+#[tokio::test]
+async fn what_was_used_above_a_reservation_whose_time_was_over_is_charged() {
+    let redis = RedisServer::start();
+    let budget = budget(&redis, |config| {
+        config.with_timeout(Duration::from_secs(10)).with_hold(Duration::from_millis(20))
+    });
+    for (reserved, used, left) in [(40, 55, 45), (10, 5, 35)] {
+        let reservation = budget.reserve(reserved).await.unwrap();
+        wait_until("the hold goes away", || redis.ask::<u64>("DBSIZE").unwrap() == 1);
+        let settled = reservation.settle_at_last(&[Cost::new(used)]).await;
+        assert_eq!((settled, budget.left().await), (Settlement::ChargedAnew, left));
+    }
 }

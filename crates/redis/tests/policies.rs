@@ -2,13 +2,16 @@
 
 mod servers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use servers::RedisServer;
 use tidegate::policy::{Call, DecidedBy, Policy, Reason, Source, Usage, Verdict};
 use tidegate::{Cost, Money, Retry};
-use tidegate_redis::{policy_from_source, policy_from_toml};
+use tidegate_redis::{
+    Namespace, RedisBackend, Server, ServerConfig, policy_from_source, policy_from_toml, policy_on,
+};
 
 fn policy(redis: &RedisServer, rules: &str) -> Policy {
     let timeout_ms = 1_000;
@@ -290,6 +293,37 @@ async fn each_rule_says_what_happens_while_the_server_is_gone() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it does not come back");
+}
+
+#[tokio::test]
+async fn a_policy_that_is_loaded_anew_grants_no_share_twice() {
+    let server = Server::new(&ServerConfig::single("redis://127.0.0.1:1")).unwrap();
+    let backend = RedisBackend::new(Arc::new(server), Namespace::new("reloaded").unwrap());
+    let load = |limit: &str, more: &str| {
+        let text = format!(
+            "[[rule]]\nname = \"share\"\nlimit = \"{limit}\"\nalgorithm = \"fixed-window\"\n\
+             key = \"user\"\nwhen_down = \"share of 2\"\n{more}"
+        );
+        policy_on(&Source::new("t", &text), &backend).unwrap()
+    };
+    let admitted = async |policy: &Policy, calls: usize| {
+        let mut admitted = 0;
+        for _ in 0..calls {
+            let verdict = policy.decide_async(&call("alice")).await;
+            admitted += usize::from(verdict.is_allow());
+        }
+        admitted
+    };
+    let first = load("8 per day", "");
+    assert_eq!(admitted(&first, 3).await, 3);
+    let other = "[[rule]]\nname = \"other\"\nlimit = \"1 per hour\"\nkey = \"user\"\n\
+                 match = { path = \"/other\" }";
+    let second = load("8 per day", other);
+    assert_eq!(admitted(&second, 9).await, 1, "4, of which 3 were taken before");
+    assert_eq!(admitted(&first, 1).await, 0, "calls that go on with the former one, too");
+    drop(first);
+    assert_eq!(admitted(&load("8 per day", ""), 9).await, 0);
+    assert_eq!(admitted(&load("12 per day", ""), 9).await, 6, "another limit begins fresh");
 }
 
 #[tokio::test]

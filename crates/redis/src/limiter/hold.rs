@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate::policy::DecidedBy;
@@ -12,7 +11,7 @@ use super::ask::{Ask, Layers};
 use super::tally::Event;
 use super::{Inner, LimitId, RemoteLimiter};
 use crate::answer::Answer;
-use crate::reservation::{Charged, RemoteReservation};
+use crate::reservation::{Charged, RemoteReservation, Settlement};
 use crate::server::{Layer, ServerError};
 
 /// What a call was charged by estimates, to be settled once: on the server, or in the shares of this process
@@ -47,8 +46,7 @@ impl LimiterHold {
     /// # Errors
     /// When the server does not answer. Then it may be booked or not; try again.
     pub async fn settle(&self, used: &[Cost]) -> Result<bool, ServerError> {
-        let charged = used.iter().zip(&self.is_charged).filter(|(_, is_charged)| **is_charged);
-        let used: SmallVec<[Cost; 2]> = charged.map(|(used, _)| *used).collect();
+        let used = self.of_charged(used);
         match &self.kind {
             Kind::Server(reservation) => reservation.settle_each(&used).await,
             Kind::Shares { charged, at } => {
@@ -63,28 +61,23 @@ impl LimiterHold {
     }
 }
 
-/// How often [`LimiterHold::settle_at_last`] tries: after 50 ms, twice that and so on, up to 5 s, for about
-/// two minutes in all.
-const MOST_TRIES: u32 = 30;
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
 impl LimiterHold {
     /// As [`settle`](Self::settle), tried again and again for about two minutes while the server does not
-    /// answer. Whether it did in the end; if not, the whole charge stays.
-    pub async fn settle_at_last(&self, used: &[Cost]) -> bool {
-        let mut wait = FIRST_WAIT;
-        for _ in 0..MOST_TRIES {
-            match self.settle(used).await {
-                // Not by this try: then an earlier one did arrive, or its time was over.
-                Ok(_) => return true,
-                Err(error) => tracing::debug!(%error, "a reservation is settled later"),
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+    /// answer; and what became of it. What was used is charged also where there is no hold any more.
+    pub async fn settle_at_last(&self, used: &[Cost]) -> Settlement {
+        match &self.kind {
+            Kind::Server(reservation) => reservation.settle_at_last(&self.of_charged(used)).await,
+            Kind::Shares { .. } => match self.settle(used).await {
+                Ok(_) => Settlement::Booked,
+                Err(_) => Settlement::Lost,
+            },
         }
-        tracing::warn!("a reservation could not be settled, and keeps its whole charge");
-        false
+    }
+
+    /// Of each ask that reserved, those that were charged.
+    fn of_charged(&self, used: &[Cost]) -> SmallVec<[Cost; 2]> {
+        let charged = used.iter().zip(&self.is_charged).filter(|(_, is_charged)| **is_charged);
+        charged.map(|(used, _)| *used).collect()
     }
 }
 
@@ -147,12 +140,15 @@ impl Inner {
             missing.iter().map(|index| self.layer(&asks[*index])).collect();
         let reserved =
             || missing.iter().filter(|index| is_later(**index)).map(|index| &asks[*index]);
-        let charged = reserved().map(|ask| {
+        let charge = |ask: &Ask<'_>| {
             let limit = self.limits[ask.limit.0].limit.clone();
             Charged { key: limit.key(ask.caller), limit, cost: ask.cost }
-        });
+        };
+        let charged = reserved().map(charge);
+        let every_charge = || missing.iter().map(|index| charge(&asks[*index])).collect();
         self.tally.note(Event::by_server);
-        let (decisions, by, kind) = match self.server.reserve_layers(&sent, charged).await {
+        let asked = self.server.reserve_layers(&sent, charged, every_charge);
+        let (decisions, by, kind) = match asked.await {
             Ok((answer, reservation)) => {
                 (answer.decisions, DecidedBy::Server, reservation.map(Kind::Server))
             }

@@ -238,8 +238,8 @@ impl Inner {
         let returned =
             self.server.book(&[(limit, &account.key, Cost::new(rest), book)], Some(&hold)).await;
         match returned {
-            Ok(true) => self.tally.add(Event::returned_units, rest),
-            Ok(false) | Err(_) => self.tally.add(Event::lost_units, rest),
+            Ok((true, _)) => self.tally.add(Event::returned_units, rest),
+            Ok((false, _)) | Err(_) => self.tally.add(Event::lost_units, rest),
         }
     }
 }

@@ -1,14 +1,23 @@
 //! Running a script on the server: by its hash, and by its text where the server does not know it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+use redis::{Arg, Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use smallvec::SmallVec;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
+use super::late::Late;
 use super::{Server, ServerError};
+use crate::breaker::Permit;
 use crate::script::{Algorithms, Operation, Source};
 use crate::spec::{Micros, Parameters};
 use crate::tally::Count;
+
+/// How long an answer is waited for that comes too late.
+const LATEST: Duration = Duration::from_secs(600);
 
 /// What a script is given.
 #[derive(Default)]
@@ -115,13 +124,59 @@ impl Server {
         algorithms: Algorithms,
         sent: &Sent<'_>,
     ) -> Result<Reply, ServerError> {
+        let permit = self.permit()?;
+        let sending = self.send(operation, algorithms, sent);
+        self.judge(permit, timeout(self.timeout, sending).await)
+    }
+
+    /// As [`run`](Self::run), for a reservation. If the answer does not come in time, it is waited for all the
+    /// same, in the background, and what it reserved is given back.
+    pub(super) async fn run_reserve(
+        self: &Arc<Self>,
+        algorithms: Algorithms,
+        sent: &Sent<'_>,
+        late: impl FnOnce() -> Late,
+    ) -> Result<Reply, ServerError> {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return self.run(Operation::Reserve, algorithms, sent).await;
+        }
+        let permit = self.permit()?;
+        let script = self.script(Operation::Reserve, algorithms);
+        let command = self.command(script, sent, Operation::Reserve.is_compact(algorithms));
+        let server = self.clone();
+        let mut sending = Box::pin(async move { server.send_command(script, command).await });
+        let answered = timeout(self.timeout, sending.as_mut()).await;
+        if answered.is_err() {
+            let late = late();
+            tokio::spawn(async move {
+                if let Ok(Ok(value)) = timeout(LATEST, sending).await
+                    && let Some(reply) = Reply::read(value)
+                {
+                    late.give_back(&reply).await;
+                }
+            });
+        }
+        self.judge(permit, answered)
+    }
+
+    /// Whether the server may be asked.
+    fn permit(&self) -> Result<Permit, ServerError> {
         let permit = self.breaker.permit(self.local_now(), self.roll());
-        if permit == crate::breaker::Permit::Refuse {
+        if permit == Permit::Refuse {
             self.tally.note(Count::not_tried);
             return Err(ServerError::GivenUp);
         }
-        let answered = tokio::time::timeout(self.timeout, self.send(operation, algorithms, sent));
-        let error = match answered.await {
+        Ok(permit)
+    }
+
+    /// What came of asking.
+    fn judge(
+        &self,
+        permit: Permit,
+        answered: Result<RedisResult<Value>, Elapsed>,
+    ) -> Result<Reply, ServerError> {
+        let error = match answered {
             Ok(Ok(value)) => {
                 self.breaker.succeeded(self.local_now());
                 let reply = Reply::read(value).ok_or(ServerError::Reply)?;
@@ -157,19 +212,30 @@ impl Server {
         algorithms: Algorithms,
         sent: &Sent<'_>,
     ) -> RedisResult<Value> {
-        self.tally.note(Count::round_trips);
         #[cfg(feature = "simulation")]
         if let Some(server) = &self.simulated {
+            self.tally.note(Count::round_trips);
             let arguments: Vec<&[u8]> = sent.arguments.iter().map(Parameters::as_bytes).collect();
             return Ok(server.run(operation, &sent.keys, &arguments).await);
         }
         let script = self.script(operation, algorithms);
-        let is_compact = operation.is_compact(algorithms);
-        match self.link.send([&self.command("EVALSHA", &script.hash, sent, is_compact)]).await {
+        let command = self.command(script, sent, operation.is_compact(algorithms));
+        self.send_command(script, command).await
+    }
+
+    async fn send_command(&self, script: &Source, command: Cmd) -> RedisResult<Value> {
+        self.tally.note(Count::round_trips);
+        match self.link.send([&command]).await {
             Ok([value]) => Ok(value),
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.tally.note(Count::scripts_loaded);
-                let whole = self.command("EVAL", &script.text, sent, is_compact);
+                let mut whole = redis::cmd("EVAL");
+                whole.arg(&script.text);
+                for argument in command.args_iter().skip(2) {
+                    if let Arg::Simple(argument) = argument {
+                        whole.arg(argument);
+                    }
+                }
                 let [value] = self.link.send([&whole]).await?;
                 Ok(value)
             }
@@ -185,9 +251,9 @@ impl Server {
         operation.script(algorithms)
     }
 
-    fn command(&self, name: &str, script: &str, sent: &Sent<'_>, is_compact: bool) -> Cmd {
-        let mut command = redis::cmd(name);
-        command.arg(script).arg(sent.keys.len());
+    fn command(&self, script: &Source, sent: &Sent<'_>, is_compact: bool) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&script.hash).arg(sent.keys.len());
         for key in &sent.keys {
             command.arg(key);
         }
