@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plotters::prelude::*;
 use redis::Value;
@@ -29,9 +29,11 @@ const DEATH_MS: u64 = 2_500;
 const END_MS: u64 = 4_000;
 /// Every so many ms, the state of things is noted.
 const SAMPLE_MS: u64 = 50;
+/// How long leases last; 0 for none.
+const LEASES_MS: [u64; 4] = [0, 50, 200, 500];
 
 fn main() -> ExitCode {
-    let mut options = Options { nodes: 1_000, per_s: 400_000, seed: 1, plot: None };
+    let mut options = Options { nodes: 1_000, per_s: 400_000, seed: 1, most_s: 1_800, plot: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().unwrap_or_default();
@@ -40,11 +42,12 @@ fn main() -> ExitCode {
             ("--nodes", Some(nodes)) if nodes <= 100_000 => options.nodes = nodes as usize,
             ("--calls", Some(per_s)) if per_s >= 1_000 => options.per_s = per_s,
             ("--seed", Some(seed)) => options.seed = seed,
+            ("--seconds", Some(seconds)) => options.most_s = seconds,
             ("--plot", _) if !value.is_empty() => options.plot = Some(value.into()),
             _ => {
                 eprintln!(
                     "error: `{name} {value}` is not known; usage: cargo xtask simulate [--nodes 1000] \
-                     [--calls 400000] [--seed 1] [--plot FILE.svg]"
+                     [--calls 400000] [--seed 1] [--seconds 1800] [--plot FILE.svg]"
                 );
                 return ExitCode::from(2);
             }
@@ -69,12 +72,21 @@ fn main() -> ExitCode {
         "used",
         "fairness"
     );
-    let mut runs = Vec::new();
-    for zipf in [1.0, 1.3] {
-        for lease_ms in [0, 50, 200, 500] {
-            let run = simulate(&options, zipf, lease_ms);
-            run.print();
-            runs.push(run);
+    let (start, mut runs) = (Instant::now(), Vec::new());
+    let all = [1.0, 1.3].into_iter().flat_map(|zipf| LEASES_MS.map(|lease_ms| (zipf, lease_ms)));
+    for (zipf, lease_ms) in all {
+        match simulate(&options, zipf, lease_ms, start) {
+            Some(run) => {
+                run.print();
+                runs.push(run);
+            }
+            None => {
+                eprintln!(
+                    "error: not done after {} s; give it longer (--seconds), or fewer --nodes or --calls",
+                    options.most_s
+                );
+                return ExitCode::FAILURE;
+            }
         }
     }
     println!(
@@ -101,6 +113,8 @@ struct Options {
     nodes: usize,
     per_s: u64,
     seed: u64,
+    /// How long all of it may take, in real time.
+    most_s: u64,
     plot: Option<PathBuf>,
 }
 
@@ -317,17 +331,18 @@ impl Watched {
     }
 }
 
-fn simulate(options: &Options, exponent: f64, lease_ms: u64) -> Run {
+/// A run; none, if the time for all of them is over.
+fn simulate(options: &Options, exponent: f64, lease_ms: u64, start: Instant) -> Option<Run> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime")
-        .block_on(run(options, exponent, lease_ms))
+        .block_on(run(options, exponent, lease_ms, start))
 }
 
-async fn run(options: &Options, exponent: f64, lease_ms: u64) -> Run {
+async fn run(options: &Options, exponent: f64, lease_ms: u64, start: Instant) -> Option<Run> {
     let clock = Paused { start: tokio::time::Instant::now(), origin_s: 1_700_000_000 };
     // A node's clock for leases begins when its machine does.
     let node_clock = Paused { origin_s: 1_000, ..clock };
@@ -361,6 +376,17 @@ async fn run(options: &Options, exponent: f64, lease_ms: u64) -> Run {
     let (mut stranded, mut by_the_dead) = (Vec::new(), 0.0);
     let per_ms = options.per_s / 1_000;
     for ms in 0..END_MS {
+        if ms % (END_MS / 40) == 0 {
+            let seconds = start.elapsed().as_secs();
+            eprint!(
+                "\rZipf {exponent}, leases of {lease_ms} ms: {}%, {seconds} s ",
+                100 * ms / END_MS
+            );
+            if seconds >= options.most_s {
+                eprintln!();
+                return None;
+            }
+        }
         if ms == DEATH_MS {
             let dying = nodes.iter_mut().step_by(10);
             let dead: u64 = dying.filter_map(Option::take).map(|node| node.leased_units()).sum();
@@ -397,7 +423,9 @@ async fn run(options: &Options, exponent: f64, lease_ms: u64) -> Run {
         shares.map(|(asked, admitted)| *admitted as f64 / *asked as f64).collect();
     let total: f64 = shares.iter().sum();
     let squares: f64 = shares.iter().map(|share| share * share).sum();
-    Run {
+    // What is printed on stdout takes its line.
+    eprint!("\r{:60}\r", "");
+    Some(Run {
         zipf: exponent,
         lease_ms,
         round_trips: sum(|calls| &calls.asked) / sum(|calls| &calls.decisions),
@@ -410,7 +438,7 @@ async fn run(options: &Options, exponent: f64, lease_ms: u64) -> Run {
                 .min(watched.asked.iter().sum::<u64>() as f64),
         fairness: total * total / (shares.len() as f64 * squares),
         by_rank,
-    }
+    })
 }
 
 /// One call, by the node and the key of these numbers.

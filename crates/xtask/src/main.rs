@@ -77,7 +77,8 @@ enum Chore {
     /// Simulates a thousand nodes that lease units of a million keys: round trips, stranded units, fairness.
     #[command(disable_help_flag = true)]
     Simulate {
-        /// `--plot FILE.svg` draws it; `--nodes`, `--calls` (a second) and `--seed` are numbers
+        /// `--plot FILE.svg` draws it; `--nodes`, `--calls` (a second), `--seed` and `--seconds` (the longest that
+        /// it may take) are numbers
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
