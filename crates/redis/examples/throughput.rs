@@ -222,7 +222,7 @@ async fn plain(bench: &Bench, gcra: &str, limits: u64) -> Measured {
                 command
                     .arg(&gcra)
                     .arg(1)
-                    .arg(format!("plain:{limit}:{key}"))
+                    .arg(format!("{}:{limit}:{key}", &gcra[..4]))
                     .arg(10)
                     .arg(1_000_000);
                 let answer = command.query_async(&mut connection).await.expect("an answer");

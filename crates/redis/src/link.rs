@@ -79,16 +79,20 @@ impl Link {
         Ok(Self { source, current, connecting, timeout })
     }
 
-    /// Sends commands right behind each other, and waits for the answers.
-    pub(crate) async fn send<const N: usize>(
-        &self,
-        commands: [&Cmd; N],
-    ) -> RedisResult<[Value; N]> {
-        let connection = self.connection().await?;
-        let answer = match &*connection {
-            Connection::Plain(plain) => send_over(plain, commands).await,
-            Connection::Cluster(cluster) => send_over(cluster, commands).await,
+    /// Sends a command, and waits for the answer. What is rare is boxed, so that little is moved for a call.
+    pub(crate) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        let connection = match self.current.load_full() {
+            Some(connection) => connection,
+            None => Box::pin(self.connection()).await?,
         };
+        let answer = match &*connection {
+            Connection::Plain(plain) => plain.clone().req_packed_command(command).await,
+            Connection::Cluster(cluster) => {
+                let mut cluster = Box::new(cluster.clone());
+                cluster.req_packed_command(command).await
+            }
+        };
+        let answer = answer.and_then(Value::extract_error);
         if let Err(error) = &answer
             && is_lost(error)
         {
@@ -109,10 +113,8 @@ impl Link {
         }
     }
 
+    /// Connects, unless somebody else just has.
     async fn connection(&self) -> RedisResult<Arc<Connection>> {
-        if let Some(connection) = self.current.load_full() {
-            return Ok(connection);
-        }
         let _connecting = self.connecting.lock().await;
         if let Some(connection) = self.current.load_full() {
             return Ok(connection);
@@ -206,28 +208,6 @@ fn watched_and_signed(
         .into_iter()
         .fold(builder, |builder, word| builder.set_client_to_redis_password(word));
     builder.build()
-}
-
-async fn send_over<C: ConnectionLike + Clone, const N: usize>(
-    connection: &C,
-    commands: [&Cmd; N],
-) -> RedisResult<[Value; N]> {
-    let mut answers = [const { Value::Nil }; N];
-    if let [only] = commands.as_slice() {
-        let mut connection = connection.clone();
-        answers[0] = connection.req_packed_command(only).await?.extract_error()?;
-        return Ok(answers);
-    }
-    let mut pipeline = redis::pipe();
-    for command in commands {
-        pipeline.add_command(command.clone());
-    }
-    let mut connection = connection.clone();
-    let all = connection.req_packed_commands(&pipeline, 0, N).await?;
-    for (answer, given) in answers.iter_mut().zip(all) {
-        *answer = given.extract_error()?;
-    }
-    Ok(answers)
 }
 
 /// Whether the connection is of no use any more: it is gone, or leads to a server that was replaced.

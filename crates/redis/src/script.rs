@@ -170,14 +170,10 @@ impl Operation {
 
     /// Only what is needed: each time a script runs, all of it does.
     fn text(self, algorithms: Algorithms) -> String {
-        let mut text = include_str!("script/prelude.lua").to_owned();
         if self.is_compact(algorithms) {
-            // Functions that nobody calls are left out.
-            let used = |line: &&str| !line.starts_with("local expiry");
-            text = text.lines().filter(used).flat_map(|line| [line, "\n"]).collect();
-            text.push_str(&compact::text(&algorithms.of_layers(), self == Self::Reserve));
-            return without_comments(&text);
+            return compact::text(&algorithms.of_layers(), self == Self::Reserve);
         }
+        let mut text = include_str!("script/prelude.lua").to_owned();
         if matches!(self, Self::Reserve | Self::Lease) {
             text.push_str("local hold_ms = table.remove(ARGV)\n");
         }

@@ -134,7 +134,7 @@ async fn a_server_that_sentinels_watch_is_believed_as_they_are() {
                 master: "main".to_owned(),
                 url: "rediss://localhost/?protocol=resp3".to_owned(),
             });
-            let config = config.with_timeout(Duration::from_secs(5));
+            let config = config.with_timeout(Duration::from_secs(20));
             let server = Server::new(&config.with_ca(signed_by.pem().as_bytes())).unwrap();
             server.decide(&[Layer::new(&limit, limit.key("alice"), Cost::ONE)]).await
         };

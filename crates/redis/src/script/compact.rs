@@ -9,7 +9,14 @@
 
 use super::NAMES;
 
-/// The script after its prelude, for layers of these algorithms. If it `reserves`, it leaves a hold.
+/// As in `prelude.lua`, less what is not called.
+const PRELUDE: &str = "\
+local call, pack, unpack = redis.call, struct.pack, struct.unpack
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+";
+
+/// The script for layers of these algorithms. If it `reserves`, it leaves a hold.
 pub(super) fn text(layers: &[usize], reserves: bool) -> String {
     let layers: Vec<_> = layers
         .iter()
@@ -20,7 +27,7 @@ pub(super) fn text(layers: &[usize], reserves: bool) -> String {
     let list = |item: fn(&Layer) -> String| layers.iter().map(item).collect::<Vec<_>>().join(", ");
     let formats = each(|layer| layer.format().to_owned());
     let parameters = list(Layer::parameters);
-    let mut text = format!("local {parameters} = unpack('<{formats}', ARGV[1])\n");
+    let mut text = format!("{PRELUDE}local {parameters} = unpack('<{formats}', ARGV[1])\n");
     text.push_str(&each(Layer::place));
     text.push_str(&match layers.as_slice() {
         [_] => "local state1 = call('GET', KEYS[1])\n".to_owned(),

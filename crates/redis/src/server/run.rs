@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::{Arg, Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use smallvec::SmallVec;
+use tidegate::Timestamp;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
@@ -107,8 +108,8 @@ impl Server {
         ours.saturating_add(self.ahead_us.load(Ordering::Relaxed)).max(0) as Micros
     }
 
-    fn learn(&self, reply: &Reply) {
-        let ours = (self.local_now().as_nanos() / 1_000) as i64;
+    fn learn(&self, reply: &Reply, now: Timestamp) {
+        let ours = (now.as_nanos() / 1_000) as i64;
         let ahead = reply.now() as i64 - ours;
         // Relaxed: a guess. Seldom written, so that all threads can keep it.
         let known = self.ahead_us.load(Ordering::Relaxed);
@@ -125,7 +126,16 @@ impl Server {
         sent: &Sent<'_>,
     ) -> Result<Reply, ServerError> {
         let permit = self.permit()?;
-        let sending = self.send(operation, algorithms, sent);
+        #[cfg(feature = "simulation")]
+        if let Some(server) = &self.simulated {
+            self.tally.note(Count::round_trips);
+            let arguments: Vec<&[u8]> = sent.arguments.iter().map(Parameters::as_bytes).collect();
+            let running = server.run(operation, &sent.keys, &arguments);
+            return self.judge(permit, timeout(self.timeout, running).await.map(Ok));
+        }
+        let script = self.script(operation, algorithms);
+        let command = self.command(script, sent, operation.is_compact(algorithms));
+        let sending = self.send_command(script, &command);
         self.judge(permit, timeout(self.timeout, sending).await)
     }
 
@@ -145,7 +155,7 @@ impl Server {
         let script = self.script(Operation::Reserve, algorithms);
         let command = self.command(script, sent, Operation::Reserve.is_compact(algorithms));
         let server = self.clone();
-        let mut sending = Box::pin(async move { server.send_command(script, command).await });
+        let mut sending = Box::pin(async move { server.send_command(script, &command).await });
         let answered = timeout(self.timeout, sending.as_mut()).await;
         if answered.is_err() {
             let late = late();
@@ -178,9 +188,10 @@ impl Server {
     ) -> Result<Reply, ServerError> {
         let error = match answered {
             Ok(Ok(value)) => {
-                self.breaker.succeeded(self.local_now());
+                let now = self.local_now();
+                self.breaker.succeeded(now);
                 let reply = Reply::read(value).ok_or(ServerError::Reply)?;
-                self.learn(&reply);
+                self.learn(&reply, now);
                 if reply.is_turned() {
                     self.tally.note(Count::windows_turned);
                 }
@@ -206,41 +217,27 @@ impl Server {
         Err(error)
     }
 
-    async fn send(
-        &self,
-        operation: Operation,
-        algorithms: Algorithms,
-        sent: &Sent<'_>,
-    ) -> RedisResult<Value> {
-        #[cfg(feature = "simulation")]
-        if let Some(server) = &self.simulated {
-            self.tally.note(Count::round_trips);
-            let arguments: Vec<&[u8]> = sent.arguments.iter().map(Parameters::as_bytes).collect();
-            return Ok(server.run(operation, &sent.keys, &arguments).await);
+    async fn send_command(&self, script: &Source, command: &Cmd) -> RedisResult<Value> {
+        self.tally.note(Count::round_trips);
+        match self.link.send(command).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Box::pin(self.send_whole(script, command)).await
+            }
+            answered => answered,
         }
-        let script = self.script(operation, algorithms);
-        let command = self.command(script, sent, operation.is_compact(algorithms));
-        self.send_command(script, command).await
     }
 
-    async fn send_command(&self, script: &Source, command: Cmd) -> RedisResult<Value> {
-        self.tally.note(Count::round_trips);
-        match self.link.send([&command]).await {
-            Ok([value]) => Ok(value),
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.tally.note(Count::scripts_loaded);
-                let mut whole = redis::cmd("EVAL");
-                whole.arg(&script.text);
-                for argument in command.args_iter().skip(2) {
-                    if let Arg::Simple(argument) = argument {
-                        whole.arg(argument);
-                    }
-                }
-                let [value] = self.link.send([&whole]).await?;
-                Ok(value)
+    /// The same, with the script's text.
+    async fn send_whole(&self, script: &Source, command: &Cmd) -> RedisResult<Value> {
+        self.tally.note(Count::scripts_loaded);
+        let mut whole = redis::cmd("EVAL");
+        whole.arg(&script.text);
+        for argument in command.args_iter().skip(2) {
+            if let Arg::Simple(argument) = argument {
+                whole.arg(argument);
             }
-            Err(error) => Err(error),
         }
+        self.link.send(&whole).await
     }
 
     fn script(&self, operation: Operation, algorithms: Algorithms) -> &'static Source {
@@ -252,14 +249,21 @@ impl Server {
     }
 
     fn command(&self, script: &Source, sent: &Sent<'_>, is_compact: bool) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.hash).arg(sent.keys.len());
+        let keys: usize = sent.keys.iter().map(|key| key.len()).sum();
+        let arguments: usize = sent.arguments.iter().map(|bytes| bytes.as_bytes().len()).sum();
+        // So much, and the hash, some numbers and names: allocated at once.
+        let mut command =
+            Cmd::with_capacity(5 + sent.keys.len() + sent.arguments.len(), 128 + keys + arguments);
+        command.arg("EVALSHA").arg(&script.hash).arg(sent.keys.len());
         for key in &sent.keys {
             command.arg(key);
         }
         if is_compact {
-            let all = sent.arguments.iter().flat_map(Parameters::as_bytes).copied();
-            command.arg(all.collect::<SmallVec<[u8; 256]>>().as_slice());
+            let mut all = SmallVec::<[u8; 256]>::new();
+            for argument in &sent.arguments {
+                all.extend_from_slice(argument.as_bytes());
+            }
+            command.arg(all.as_slice());
         } else {
             for argument in &sent.arguments {
                 command.arg(argument.as_bytes());
