@@ -31,7 +31,7 @@ pub(crate) enum Maker {
 /// What a request's route costs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// What its body says. Gemini has the model in the path.
+    /// What its body says. Gemini has the model in the path, and so has Azure.
     Metered(Api, Option<String>),
     /// Nothing.
     Free(Maker),
@@ -106,8 +106,10 @@ impl Route {
             ("/embeddings", Api::OpenAiEmbeddings),
             ("/v1/messages", Api::AnthropicMessages),
         ];
-        if let Some((_, api)) = metered.into_iter().find(|(end, _)| path.ends_with(end)) {
-            return Self::Metered(api, None);
+        let before =
+            metered.into_iter().find_map(|(end, api)| Some((path.strip_suffix(end)?, api)));
+        if let Some((before, api)) = before {
+            return Self::Metered(api, deployed(before));
         }
         let free = ["/v1/messages/count_tokens", "/responses/input_tokens", "/moderations"];
         match free.iter().any(|end| path.ends_with(end)) {
@@ -135,6 +137,12 @@ impl Route {
 
 /// Fields that some servers take a request's method from.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// The model that a path has in a folder of models, where servers look at no other.
+fn deployed(path: &str) -> Option<String> {
+    let named = ["/deployments/", "/engines/"].iter().find_map(|folder| path.split_once(folder));
+    named.map(|(_, model)| model.to_owned()).filter(|model| !model.is_empty())
+}
 
 /// Whose API a path belongs to.
 fn maker_of(path: &str) -> Maker {
@@ -167,7 +175,6 @@ mod tests {
             "//v1//chat/./completions",
             "/v1/chat/%63ompletions",
             "/V1/Chat/Completions",
-            "/openai/deployments/mine/chat/completions",
         ] {
             assert_eq!(route(path), Route::Metered(Api::OpenAiChat, None), "{path}");
         }
@@ -177,6 +184,21 @@ mod tests {
         ] {
             let model = Some("gemini-2.5-pro".to_owned());
             assert_eq!(route(path), Route::Metered(Api::GeminiGenerate, model), "{path}");
+        }
+    }
+
+    #[test]
+    fn where_the_path_has_the_model_a_body_cannot_name_a_cheaper_one() {
+        for (path, api, model) in [
+            ("/openai/deployments/Mine/chat/completions", Api::OpenAiChat, "mine"),
+            ("/openai/deployments/mine/embeddings", Api::OpenAiEmbeddings, "mine"),
+            ("/v1/engines/davinci/completions", Api::OpenAiCompletions, "davinci"),
+            ("/engines/of/two%2Fparts/chat/completions", Api::OpenAiChat, "of/two/parts"),
+        ] {
+            assert_eq!(route(path), Route::Metered(api, Some(model.to_owned())), "{path}");
+        }
+        for path in ["/deployments/chat/completions", "/deployments//chat/completions"] {
+            assert_eq!(route(path), Route::Metered(Api::OpenAiChat, None), "{path}");
         }
     }
 
