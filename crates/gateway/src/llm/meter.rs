@@ -163,12 +163,21 @@ impl Meter {
 
     /// Ends the answer well, with what an unfinished last event left over.
     fn finish(&mut self) -> Option<Bytes> {
-        let rest = match &mut self.reading {
-            Reading::Stream { events, passing } if !passing.is_plain() => events.rest(),
-            _ => None,
-        };
+        let mut passed = None;
+        if let Reading::Stream { events, passing } = &mut self.reading
+            && let Some(sse::Piece::Event(rest) | sse::Piece::Part(rest)) = events.rest()
+        {
+            // Nothing ends it but the end of the stream. If it is whole, it may tell the usage.
+            let whole = sse::data(&rest).filter(|data| sse::is_json(data));
+            let is_usage = match (&mut self.bill, whole) {
+                (Some(bill), Some(data)) => bill.read_event(data),
+                _ => false,
+            };
+            let is_hidden = passing.hides_usage && is_usage;
+            passed = Some(rest).filter(|_| !passing.is_plain() && !is_hidden);
+        }
         self.end(End::Whole);
-        rest
+        passed
     }
 
     /// Whether the bytes pass as they come, and their end is the answer's.

@@ -1,6 +1,7 @@
 //! Server-sent events, split where they end.
 
 use bytes::{Bytes, BytesMut};
+use serde::de::IgnoredAny;
 
 /// Splits a stream of bytes into events, each with the blank line that ends it.
 #[derive(Debug, Default)]
@@ -49,10 +50,12 @@ impl Events {
         Some(if is_last_part { Piece::Part(bytes) } else { Piece::Event(bytes) })
     }
 
-    /// What is left at the end of the stream.
-    pub(super) fn rest(&mut self) -> Option<Bytes> {
+    /// What is left at the end of the stream: an event that nothing ends, or a part of one.
+    pub(super) fn rest(&mut self) -> Option<Piece> {
         self.searched = 0;
-        Some(self.buffered.split().freeze()).filter(|rest| !rest.is_empty())
+        let rest = Some(self.buffered.split().freeze()).filter(|rest| !rest.is_empty())?;
+        let is_part = std::mem::take(&mut self.is_within);
+        Some(if is_part { Piece::Part(rest) } else { Piece::Event(rest) })
     }
 
     /// Where the first event ends: after a blank line, in any of the three ways to end lines.
@@ -80,6 +83,11 @@ pub(super) fn data(event: &[u8]) -> Option<&[u8]> {
     Some(first.trim_ascii())
 }
 
+/// Whether data is one JSON text, and all of it.
+pub(super) fn is_json(data: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(data).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +101,10 @@ mod tests {
                 found.push(text(event));
             }
         }
-        (found, events.rest().map(text))
+        let rest = events.rest().map(|rest| match rest {
+            Piece::Event(bytes) | Piece::Part(bytes) => text(bytes),
+        });
+        (found, rest)
     }
 
     #[test]

@@ -48,6 +48,23 @@ async fn every_api_is_settled_to_what_the_provider_bills_and_passes_as_it_is() {
 }
 
 #[tokio::test]
+async fn the_last_event_is_read_also_without_the_line_that_would_end_it() {
+    for lines in ["", "debt = false"] {
+        let setup = Setup::with_rules("", &super::budget_rule(BUDGET, lines)).await;
+        let mut left = BUDGET;
+        for kind in ALL.into_iter().filter(|kind| kind.has_events()) {
+            let (body, script) = (kind.body(500, true), "output=30, reasoning=9, unended");
+            let answer = setup.gateway.send(kind.call(&body, true, script)).await;
+            left -= setup.billed().total();
+            assert_eq!(setup.left("budget").await, left, "{kind:?}, {lines}");
+            let direct = direct(&setup, kind, &body, true, script).await;
+            let (end, whole) = (answer.text().lines().last(), direct.lines().last());
+            assert_eq!((end, answer.text().ends_with("\n\n")), (whole, false), "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_chunk_of_usage_is_for_those_only_who_have_asked() {
     let setup = Setup::new("").await;
     let mut left = BUDGET;

@@ -86,6 +86,9 @@ pub async fn reply(
                 let not_json = |event: &mut Event| event.text = "data: {\"choices\": [\n\n".into();
                 events.iter_mut().for_each(not_json);
             }
+            if script.unended {
+                events.last_mut().unwrap().text.pop();
+            }
             streamed("text/event-stream", events, script, bill)
         }
         Form::List(mut parts) => {

@@ -25,6 +25,8 @@ pub struct Script {
     pub cut: Option<usize>,
     /// The answer ends as if it were whole.
     pub end: Option<usize>,
+    /// The blank line after the last event is left out.
+    pub unended: bool,
     /// An error is the last event.
     pub error: Option<usize>,
     /// Usage is not told.
@@ -51,6 +53,7 @@ impl Script {
         stall: None,
         cut: None,
         end: None,
+        unended: false,
         error: None,
         no_usage: false,
         garbage: false,
@@ -76,6 +79,7 @@ impl Script {
                 "stall" => script.stall = events(),
                 "cut" => script.cut = events(),
                 "end" => script.end = events(),
+                "unended" => script.unended = true,
                 "error" => script.error = events(),
                 "no-usage" => script.no_usage = true,
                 "garbage" => script.garbage = true,
