@@ -513,4 +513,54 @@ mod tests {
             "one of each user's, no third"
         );
     }
+
+    /// What is given back is what was charged just now: nothing of the rule that denied, and nothing of a
+    /// dry run, which is charged last.
+    #[test]
+    fn a_late_denial_gives_back_only_what_this_call_was_charged() {
+        let clock = FakeClock::at(Timestamp::from_secs(1_700_000_000));
+        let trial =
+            "[[rule]]\nname = \"trial\"\nlimit = \"3 per minute\"\nkey = \"ip\"\ndry_run = true\n";
+        let text = format!("{trial}{LAYERS}");
+        let policy =
+            Policy::from_source(&Source::new("test.toml", &text), Arc::new(clock)).unwrap();
+        let call = Call::new("GET", "/").from_ip([192, 0, 2, 1].into()).by_user("alice");
+        let now = policy.inner.clock.now();
+        let mut late = Layers::new();
+        assert!(policy.ask(&call, now, &mut late).is_none(), "there is room");
+        assert!(policy.decide(&call).is_allow());
+
+        let (rule, _) = charge_in_order(&mut late, now).unwrap_err();
+        assert_eq!(rule.name(), "user");
+        let left = ["trial", "ip", "user"]
+            .map(|rule| policy.account(rule, &call).unwrap().standing().remaining());
+        assert_eq!(left, [2, 2, 0]);
+    }
+
+    #[test]
+    fn a_dry_run_whose_key_is_missing_denies_nobody() {
+        let trial = "[[rule]]\nname = \"trial\"\nlimit = \"3 per minute\"\nkey = \"user\"\n";
+        for (text, allows) in
+            [(trial.to_owned(), false), (format!("{trial}dry_run = true\n"), true)]
+        {
+            let policy = Policy::from_toml(&text).unwrap();
+            let call = Call::new("GET", "/");
+            assert_eq!(policy.peek(&call).is_allow(), allows);
+            assert_eq!(policy.decide(&call).is_allow(), allows);
+        }
+    }
+
+    #[test]
+    fn a_policy_has_so_many_rules_at_most_and_a_name_for_each() {
+        let limit = crate::Limit::token_bucket("1 per day".parse().unwrap(), None).unwrap();
+        let rule = |name: &str| Rule::with_keys(name, limit.clone(), [KeyPart::Global], 1).unwrap();
+        let of = |rules: usize| Policy::new((0..rules).map(|index| rule(&format!("rule-{index}"))));
+        assert!(of(1).is_ok() && of(Policy::MAX_RULES).is_ok());
+        for rules in [0, Policy::MAX_RULES + 1] {
+            assert_eq!(of(rules).map(drop), Err(PolicyError::RuleCount { rules }));
+        }
+        let name = "one".to_owned();
+        let twice = Policy::new(["one", "other", "one"].map(rule)).map(drop);
+        assert_eq!(twice, Err(PolicyError::TwoOfOneName { name }));
+    }
 }

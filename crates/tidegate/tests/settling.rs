@@ -216,3 +216,93 @@ fn after_a_power_failure_no_call_runs_any_more() {
     assert_eq!(table.live_keys(now + Duration::from_secs(91)), 0);
     assert_eq!(table.faults(now), []);
 }
+
+/// What it would have denied was charged nowhere, so there is nothing to give back or to settle.
+#[test]
+fn a_dry_run_that_would_have_denied_gives_nothing_back() {
+    let text = "[[rule]]\nname = \"tokens\"\nlimit = \"100 per day\"\nalgorithm = \"fixed-window\"\n\
+        key = \"global\"\ncost = \"llm-tokens\"\ndry_run = true\n\
+        [[rule]]\nname = \"calls\"\nlimit = \"1 per day\"\nalgorithm = \"fixed-window\"\n\
+        key = \"global\"\ndry_run = true\n";
+    let policy = Policy::from_source(&Source::new("policy", text), FakeClock::at(NOW)).unwrap();
+    let left = || {
+        let left =
+            |rule| policy.account(rule, &Call::new("GET", "/")).unwrap().standing().remaining();
+        (left("tokens"), left("calls"))
+    };
+    for (tokens, then) in [(90, (10, 0)), (50, (10, 0))] {
+        let Verdict::Allow(grant) = policy.decide(&Call::new("GET", "/").with_llm_tokens(tokens))
+        else {
+            panic!("a dry run denies nobody");
+        };
+        let charged = policy.charged(&grant);
+        match grant.into_reservation() {
+            Some(reservation) if tokens == 90 => reservation.settle(Cost::new(90)),
+            Some(reservation) => reservation.cancel(),
+            None => {}
+        }
+        if tokens != 90 {
+            charged.take_back();
+        }
+        assert_eq!(left(), then, "after {tokens} tokens");
+    }
+}
+
+/// The reservation alone says what becomes of it.
+#[test]
+fn what_is_settled_later_is_not_taken_back_with_the_rest() {
+    let text = "[[rule]]\nname = \"tokens\"\nlimit = \"100 per day\"\nalgorithm = \"fixed-window\"\n\
+        key = \"global\"\ncost = \"llm-tokens\"\n";
+    let policy = Policy::from_source(&Source::new("policy", text), FakeClock::at(NOW)).unwrap();
+    let call = Call::new("GET", "/").with_llm_tokens(40);
+    let left = || policy.account("tokens", &call).unwrap().standing().remaining();
+    let Verdict::Allow(grant) = policy.decide(&call) else { panic!("there is room") };
+    policy.charged(&grant).take_back();
+    assert_eq!(left(), 60);
+    grant.into_reservation().expect("for the tokens").settle(Cost::new(30));
+    assert_eq!(left(), 70);
+}
+
+#[test]
+fn reservations_of_every_rule_are_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SharedFile::open(folder.path().join("limits")).unwrap();
+    let rule = |name| {
+        use tidegate::Limit;
+        use tidegate::policy::{KeyPart, Rule};
+        let rule = Rule::shared(name, Limit::concurrent(2).unwrap(), [KeyPart::Global], 64, &file);
+        rule.unwrap().with_expiring_reservations(&file, Duration::from_secs(60)).unwrap()
+    };
+    let clock = FakeClock::at(NOW);
+    let policy = Policy::with_clock([rule("one"), rule("other")], clock).unwrap();
+    let running = reserve(&policy, &Call::new("GET", "/")).unwrap();
+    assert_eq!(policy.renew_reservations(), 2);
+    drop(running);
+    assert_eq!(policy.renew_reservations(), 0);
+}
+
+/// The record of one that expired may be the next one's by the time that the first ends.
+#[test]
+fn who_ends_late_does_not_keep_the_next_from_being_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SharedFile::open(folder.path().join("limits")).unwrap();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let rule = {
+        use tidegate::Limit;
+        use tidegate::policy::{KeyPart, Rule};
+        let limit = Limit::concurrent(2).unwrap();
+        let rule = Rule::shared("at-a-time", limit, [KeyPart::Global], 64, &file).unwrap();
+        rule.with_expiring_reservations(&file, Duration::from_secs(60)).unwrap()
+    };
+    let policy = Policy::with_clock([rule], clock.clone()).unwrap();
+    let late = reserve(&policy, &Call::new("GET", "/")).unwrap();
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(policy.return_expired(), 1);
+    // At the same time again, so in the same record.
+    clock.set(NOW);
+    let next = reserve(&policy, &Call::new("GET", "/")).unwrap();
+    drop(late);
+    assert_eq!(policy.renew_reservations(), 1);
+    drop(next);
+    assert_eq!(policy.renew_reservations(), 0);
+}

@@ -317,4 +317,90 @@ mod tests {
         assert!(!verdict.is_allow());
         assert!(!policy.decide(&call).is_allow());
     }
+
+    /// A rule whose state is elsewhere cannot be passed by not asking there.
+    #[test]
+    fn who_does_not_wait_for_a_server_is_denied_and_charged_nothing() {
+        let limit = crate::Limit::token_bucket("10 per hour".parse().unwrap(), None).unwrap();
+        let policy = |is_dry_run: bool| {
+            let here = Rule::new("here", limit.clone(), [KeyPart::Global]).unwrap();
+            let there =
+                Rule::on_engine("there", limit.clone(), [KeyPart::User], OnEngine::default());
+            let there = there.unwrap();
+            let there = if is_dry_run { there.dry_run() } else { there };
+            let clock = FakeClock::at(Timestamp::from_secs(1_000));
+            Policy::build([here, there], clock, Some(Arc::new(Slow::default()))).unwrap()
+        };
+        let call = Call::new("GET", "/").by_user("alice");
+        let left = |policy: &Policy| policy.account("here", &call).unwrap().standing().remaining();
+        let enforced = policy(false);
+        for verdict in [enforced.peek(&call), enforced.decide(&call)] {
+            let Verdict::Deny(refusal) = verdict else { panic!("{verdict:?}") };
+            assert_eq!(refusal.rule().name(), "there");
+            assert!(matches!(refusal.reason(), Reason::Unavailable { .. }), "{refusal:?}");
+        }
+        assert_eq!(left(&enforced), 10);
+        let trial = policy(true);
+        assert!(trial.peek(&call).is_allow() && trial.decide(&call).is_allow());
+        assert_eq!(left(&trial), 9);
+    }
+
+    /// Allows the first rule and denies the others, at once, and keeps what it is settled with.
+    #[derive(Debug, Default)]
+    struct Keeps(Arc<Settled>);
+
+    #[derive(Debug, Default)]
+    struct Settled(std::sync::Mutex<Vec<Vec<Cost>>>);
+
+    impl EngineHold for Settled {
+        fn settle(&self, used: &[Cost]) {
+            self.0.lock().unwrap().push(used.to_vec());
+        }
+    }
+
+    impl Engine for Keeps {
+        fn decide_here(&self, _: &[EngineAsk]) -> Option<EngineAnswer> {
+            None
+        }
+
+        fn decide<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a> {
+            let decision = |ask: &EngineAsk| match ask.rule() {
+                0 => Decision::Allow(tidegate_core::Allowance::new(5, 1)),
+                _ => Decision::Deny(Denial::exhausted(0, 1, 1)),
+            };
+            let told = |ask| Told { decision: decision(ask), by: DecidedBy::Server };
+            let (told, hold) = (asks.iter().map(told).collect(), Some(self.0.clone() as _));
+            Box::pin(std::future::ready(EngineAnswer { told, hold }))
+        }
+
+        fn peek<'a>(&'a self, asks: &'a [EngineAsk]) -> Deciding<'a> {
+            self.decide(asks)
+        }
+
+        fn finish(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[test]
+    fn what_is_reserved_elsewhere_is_settled_there_once() {
+        let limit = crate::Limit::token_bucket("100 per hour".parse().unwrap(), None).unwrap();
+        let rule = |name| {
+            let rule = Rule::on_engine(name, limit.clone(), [KeyPart::Global], OnEngine::default());
+            rule.unwrap().costing(crate::policy::CostRule::LlmTokens)
+        };
+        let settled = Arc::new(Settled::default());
+        let clock = FakeClock::at(Timestamp::from_secs(1_000));
+        let engine = Arc::new(Keeps(settled.clone()));
+        let policy =
+            Policy::build([rule("budget"), rule("trial").dry_run()], clock, Some(engine)).unwrap();
+        let call = Call::new("GET", "/").with_llm_tokens(50);
+        let mut context = Context::from_waker(Waker::noop());
+        let decided = pin!(policy.decide_async(&call)).poll(&mut context);
+        let Poll::Ready(Verdict::Allow(grant)) = decided else { panic!("a dry run denies nobody") };
+        let reservation = grant.into_reservation().expect("for the budget");
+        assert_eq!(reservation.reserved(), Cost::new(50), "not the nothing of the dry run");
+        reservation.settle(Cost::new(30));
+        assert_eq!(settled.0.lock().unwrap().as_slice(), [[Cost::new(30); 2]]);
+    }
 }

@@ -204,3 +204,29 @@ fn a_policys_reservations_come_back_in_every_layer_and_count_once_when_settled_l
     assert!(reserve("bob", 21).is_err(), "150 less 30, 60 and 40");
     assert!(reserve("bob", 20).is_ok());
 }
+
+/// One that finds no record to be noted in is settled like any other; only that nobody else gives it back.
+#[test]
+fn a_reservation_that_could_not_be_noted_is_settled_by_what_was_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SharedFile::open(folder.path().join("limits")).unwrap();
+    let clock = FakeClock::at(NOW);
+    let holds: SharedHolds<str> =
+        file.holds(TABLE, limit("fixed-window 1000000 per day"), 64).unwrap();
+    let holds = holds.with_clock(&clock);
+    let mut noted = Vec::new();
+    let without_note = loop {
+        clock.advance(Duration::from_nanos(1));
+        let open = holds.open().0;
+        let reservation = holds.reserve("alice", Cost::new(10), LIFETIME).unwrap();
+        if holds.open().0 == open {
+            break reservation;
+        }
+        noted.push(reservation);
+        assert!(noted.len() <= SharedHolds::<str>::RECORDS, "more notes than records");
+    };
+    let charged = 10 * noted.len() as u64;
+    assert_eq!(left(&holds), 1_000_000 - charged - 10);
+    without_note.settle(Cost::new(4));
+    assert_eq!(left(&holds), 1_000_000 - charged - 4);
+}
