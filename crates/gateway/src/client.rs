@@ -4,6 +4,7 @@ mod arriving;
 mod framing;
 mod io;
 mod spec;
+mod taking;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ pub(crate) use arriving::{Arriving, BodyError};
 pub(crate) use framing::odd_framing;
 pub(crate) use io::ClientIo;
 pub(crate) use spec::ClientSpec;
+pub(crate) use taking::{OpenCalls, Taking};
 
 /// How long clients may take: the section `[client]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub(crate) struct Patience {
     /// To send a body: that of an LLM call as a whole; of others, beyond the time that it takes at
     /// [`Arriving::SLOWEST`].
     pub(crate) body: Duration,
-    /// To take more of an answer.
+    /// To take more of an answer, over HTTP/1.1 of the connection, over HTTP/2 of each.
     pub(crate) take: Duration,
 }
 

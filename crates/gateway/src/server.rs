@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use http::{Request, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::banner::Banner;
 use crate::cli::Origin;
-use crate::client::ClientIo;
+use crate::client::{ClientIo, OpenCalls, Taking};
 use crate::config::Config;
 use crate::live::Live;
 use crate::{admin, reload};
@@ -62,7 +65,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     http1.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
     let mut http2 = server.http2();
     http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    // Who is no longer there is found by pings; who is there, and takes nothing of a stream, is not.
+    // Who is no longer there is found by pings; who is there, and takes nothing of an answer, by `Taking`.
     http2.keep_alive_interval(patience.take).keep_alive_timeout(patience.head);
     let connections = GracefulShutdown::new();
     loop {
@@ -72,7 +75,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
                     // Without it, small writes of a stream would wait for each other.
                     let _ = stream.set_nodelay(true);
                     let stream = ClientIo::new(stream, patience);
-                    serve(&server, &connections, &live, stream, peer);
+                    serve(&server, &connections, &live, (stream, peer), patience.take);
                 }
                 Err(error) => pause_after(&error).await,
             },
@@ -115,19 +118,32 @@ fn serve(
     server: &Builder<TokioExecutor>,
     connections: &GracefulShutdown,
     live: &Arc<Live>,
-    stream: ClientIo<TcpStream>,
-    peer: SocketAddr,
+    (stream, peer): (ClientIo<TcpStream>, SocketAddr),
+    patience: Duration,
 ) {
-    let live = live.clone();
-    let service = service_fn(move |request| {
+    let (live, calls) = (live.clone(), Arc::new(OpenCalls::default()));
+    let calls_begun = calls.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
         let gateway = live.gateway();
-        async move { Ok::<_, std::convert::Infallible>(gateway.handle(request, peer).await) }
+        // Over HTTP/1.1, `ClientIo` finds who takes nothing.
+        let call = (request.version() == Version::HTTP_2).then(|| calls_begun.begin());
+        async move {
+            let response = gateway.handle(request, peer).await;
+            Ok::<_, std::convert::Infallible>(match call {
+                None => response,
+                Some(call) => response.map(|body| Body::new(Taking::new(body, patience, call))),
+            })
+        }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = connections.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%peer, "connection ended: {error}");
+        tokio::select! {
+            biased;
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%peer, "connection ended: {error}");
+            },
+            () = calls.useless() => tracing::debug!(%peer, "closed: nothing of it was taken"),
         }
     });
 }

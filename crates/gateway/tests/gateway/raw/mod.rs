@@ -2,6 +2,7 @@
 
 mod bodies;
 mod framing;
+mod http2;
 mod slow;
 
 use std::io::{ErrorKind, Read, Write};
