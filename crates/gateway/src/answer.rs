@@ -15,6 +15,7 @@ use crate::admin::Block;
 use crate::client::BodyError;
 use crate::llm::{Api, Maker};
 use crate::metrics::Outcome;
+use crate::prices::Unpriced;
 use crate::upstream::UpstreamError;
 use error::{Kind, Told};
 pub(crate) use limit_fields::LimitFields;
@@ -38,10 +39,10 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// requests.
 const LONGEST_RETRY_S: u64 = 60;
 
-/// The answer to a denied call, of a model where that is known.
+/// The answer to a denied call, with what of it has no price, where that is known.
 pub(crate) fn denied(
     refusal: &Refusal<'_>,
-    model: Option<&str>,
+    unpriced: Option<&Unpriced>,
     dialect: Dialect,
     request: &HeaderMap,
 ) -> Response<Body> {
@@ -64,11 +65,10 @@ pub(crate) fn denied(
         (_, _, true) => Kind::Tokens,
         (_, _, false) => Kind::Quota,
     };
-    let message = match (refusal.reason(), rule.cost(), model) {
-        (Reason::MissingCost, CostRule::Money(_), Some(model)) => format!(
-            "The limit `{}` counts money, and the model {model:?} has no price here.",
-            rule.name()
-        ),
+    let message = match (refusal.reason(), rule.cost(), unpriced) {
+        (Reason::MissingCost, CostRule::Money(_), Some(unpriced)) => {
+            format!("The limit `{}` counts money, and {unpriced}.", rule.name())
+        }
         (Reason::MissingCost, ..) => format!(
             "The limit `{}` counts what a call costs, and for this endpoint that is not known here.",
             rule.name()
@@ -127,6 +127,16 @@ pub(crate) fn upstream_failed(failure: UpstreamError, dialect: Dialect) -> Respo
         UpstreamError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long."),
     };
     marked(error(status, Kind::Upstream, message, dialect), Outcome::UpstreamFailed)
+}
+
+/// The answer to an LLM call where the upstream gave none. One that may have been done, and stays charged, is not
+/// to be sent again by itself, at double the price.
+pub(crate) fn call_failed(failure: UpstreamError, dialect: Dialect) -> Response<Body> {
+    let mut response = upstream_failed(failure, dialect);
+    if matches!(failure, UpstreamError::Broken | UpstreamError::TimedOut) {
+        response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    response
 }
 
 /// A response that says, to those who count, what became of the call.

@@ -99,10 +99,15 @@ fn meaning(file: &str, config: &Config) -> String {
     let required: Vec<_> = config.auth_required.iter().map(|path| format!("`{path}`")).collect();
     match required.as_slice() {
         [] => line(&mut out, format_args!("No path needs a caller who is known.")),
-        paths => line(
-            &mut out,
-            format_args!("Only known callers may call {}; others get 401.", paths.join(", ")),
-        ),
+        paths => {
+            let open: Vec<_> = config.auth_open.iter().map(|path| format!("`{path}`")).collect();
+            let but = if open.is_empty() { "" } else { ", but for " };
+            let (paths, open) = (paths.join(", "), open.join(", "));
+            line(
+                &mut out,
+                format_args!("Only known callers may call {paths}{but}{open}; others get 401."),
+            );
+        }
     }
     if let Some(traces) = &config.operation.traces {
         line(&mut out, format_args!("Traces: {traces}."));
@@ -137,6 +142,15 @@ fn meaning(file: &str, config: &Config) -> String {
     }
     out
 }
+
+/// Where servers have an LLM's API, but for `/v1`: Gemini's, Azure's, and those that run models themselves.
+const LLM_PATHS: [&str; 5] = [
+    "/v1alpha/models/a-model:generateContent",
+    "/v1beta/models/a-model:generateContent",
+    "/openai/deployments/a-model/chat/completions",
+    "/api/chat",
+    "/chat/completions",
+];
 
 /// What is no error, but may not be meant.
 fn notes(config: &Config) -> Vec<String> {
@@ -175,9 +189,21 @@ fn notes(config: &Config) -> Vec<String> {
     for rule in rules.iter().filter(|rule| rule.is_dry_run()) {
         notes.push(format!("The rule `{}` is a dry run, and denies nothing.", rule.name()));
     }
+    for path in LLM_PATHS {
+        let is_free = |rule: &Rule| !rule.matches().is_on_path(path);
+        let mut counting =
+            enforced().filter(|rule| !matches!(rule.cost(), CostRule::Fixed(_))).peekable();
+        if config.providers.main.is_some() && counting.peek().is_some() && counting.all(is_free) {
+            notes.push(format!(
+                "No rule counts LLM tokens or money on `{path}`, where some servers have an LLM's API. Rules \
+                 without a `path` are for all."
+            ));
+            break;
+        }
+    }
     if config.auth_required.is_empty() && config.identity.users().next().is_some() {
         notes.push(
-            "There are keys, but no path needs one: `[auth] required = [\"/v1/*\"]` says which do."
+            "There are keys, but no path needs one: `[auth] required = [\"/*\"]` says which do."
                 .to_owned(),
         );
     }

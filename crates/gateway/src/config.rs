@@ -1,6 +1,7 @@
 //! The configuration file.
 
 mod llm_sections;
+mod price_section;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,7 +25,8 @@ use crate::log::{Format, LogSpec};
 use crate::prices::Prices;
 use crate::providers::ProviderUrls;
 use crate::traces::{Traces, TracingSpec};
-use llm_sections::{LlmSpec, PriceSpec, ProvidersSpec, prices};
+use llm_sections::{LlmSpec, ProvidersSpec};
+use price_section::{PriceSpec, prices};
 
 /// The built-in configuration: the demo.
 pub(crate) const DEFAULT: &str = include_str!("default.toml");
@@ -43,7 +45,9 @@ pub(crate) struct Config {
     pub(crate) identity: Identity,
     pub(crate) failed_logins: FailedLogins,
     pub(crate) operation: Operation,
+    /// The paths that only known callers may call, and those of them that all may.
     pub(crate) auth_required: Vec<PathPattern>,
+    pub(crate) auth_open: Vec<PathPattern>,
     pub(crate) policy: Policy,
     /// The server that rules are on which several gateways share.
     pub(crate) redis: Option<RedisBackend>,
@@ -207,6 +211,7 @@ impl Config {
         let identity = file.auth.identity(&file.user, source, around.folder, wrong);
         let failed_logins = file.auth.failed_logins(source, around, wrong);
         let auth_required = file.auth.required(source, wrong);
+        let auth_open = file.auth.open(source, wrong);
         let operation = Operation {
             admin: file.admin.as_ref().and_then(|spec| spec.build(source, wrong)),
             metrics: file.metrics.as_ref().and_then(|spec| spec.build(source, wrong)),
@@ -228,6 +233,7 @@ impl Config {
             failed_logins: failed_logins?,
             operation,
             auth_required,
+            auth_open,
             policy: policy?,
             redis: redis?,
             state: around.state.map(|state| state.path().to_owned()),

@@ -36,7 +36,7 @@ Tidegate's demo API, behind three layers of limits:
 
   ip      100 requests in any minute for each client address, on every path
   user    20 requests in any minute for each user, on authenticated paths
-  budget  10,000 LLM tokens for each user and UTC day, on /v1/*
+  budget  10,000 LLM tokens for each user and UTC day
 
 GET  /health
 POST /login                  {\"user\": \"alice\"}   gives a key, for alice or bob
@@ -50,7 +50,7 @@ Type:
     -d '{\"model\": \"demo\", \"max_tokens\": 50, \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 and look at RateLimit and RateLimit-Policy in the answer. The 21st call within a minute is denied by
-`user`; with \"max_tokens\": 9000 or so, `budget` denies the second. Any other path counts for `ip`.
+`user`; with \"max_tokens\": 9000 or so, `budget` denies the second.
 ";
 
 #[derive(Deserialize)]

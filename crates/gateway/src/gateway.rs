@@ -12,7 +12,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use prometheus_client::metrics::counter::Counter;
-use tidegate::policy::{Call, Held, Policy, Refusal, Verdict};
+use tidegate::policy::{Call, Held, KeyPart, Policy, Refusal, Rule, Verdict, canonical_path};
 use tidegate::{Money, TrustedProxies};
 use tidegate::{Reservation, policy::PathPattern};
 use tidegate_redis::RedisBackend;
@@ -26,7 +26,7 @@ use crate::identity::{FailedLogins, Identified, Identity, Who};
 use crate::llm::{self, Route};
 use crate::log;
 use crate::metrics::{METRICS, Outcome, measured, outside};
-use crate::prices::Prices;
+use crate::prices::{Prices, Unpriced};
 use crate::providers::{ProviderUrls, Providers};
 use crate::traces::CallSpan;
 use held_body::{HeldBody, Place};
@@ -39,9 +39,12 @@ pub(crate) struct Gateway {
     identity: Identity,
     failed_logins: FailedLogins,
     auth_required: Vec<PathPattern>,
+    auth_open: Vec<PathPattern>,
     patience: Patience,
     llm: llm::Settings,
     prices: Prices,
+    /// Whether a rule looks at the model of a call.
+    looks_at_model: bool,
     providers: Arc<Providers>,
     provider_urls: ProviderUrls,
     /// Where denials are counted, by rule.
@@ -115,7 +118,10 @@ impl Gateway {
         let policies = [&config.policy, config.failed_logins.policy()];
         let rules = policies.iter().flat_map(|policy| policy.rules());
         let denials = rules.map(|rule| (rule.name().into(), METRICS.denials_of(rule.name())));
+        let looks_at_model =
+            |rule: &Rule| rule.key().contains(&KeyPart::Model) || rule.matches().looks_at_model();
         Self {
+            looks_at_model: config.policy.rules().iter().any(looks_at_model),
             denials: denials.collect(),
             blocks: None,
             names: None,
@@ -126,6 +132,7 @@ impl Gateway {
             identity: config.identity,
             failed_logins: config.failed_logins,
             auth_required: config.auth_required,
+            auth_open: config.auth_open,
             patience: config.patience,
             llm: config.llm,
             prices: config.prices,
@@ -198,7 +205,7 @@ impl Gateway {
         let identified = self.identity.identify(&parts.headers, peer.ip());
         self.identity.strip(&mut parts.headers, peer.ip());
         let path = parts.uri.path();
-        let must_be_known = self.auth_required.iter().any(|pattern| pattern.applies_to(path));
+        let must_be_known = self.must_be_known(path);
         let (who, refused) = match identified {
             Identified::Known(who) => (Some(who), None),
             Identified::Stranger => (None, None),
@@ -230,6 +237,14 @@ impl Gateway {
                 self.handle_plain(parts, body, &caller, dialect).await
             }
         }
+    }
+
+    /// Whether only known callers may call a path. Of a path that all may call, only the plain spelling is open:
+    /// others are read differently by some servers.
+    fn must_be_known(&self, path: &str) -> bool {
+        let applies = |patterns: &[PathPattern]| patterns.iter().any(|one| one.applies_to(path));
+        let is_open = || canonical_path(path) == path && applies(&self.auth_open);
+        applies(&self.auth_required) && !is_open()
     }
 
     /// Answers a caller who must be known, and is not. The layers below identity still count it, and
@@ -355,7 +370,7 @@ impl Gateway {
         refusal: &Refusal<'_>,
         parts: &Parts,
         caller: &Caller,
-        model: Option<&str>,
+        unpriced: Option<&Unpriced>,
         dialect: Dialect,
     ) -> Response<Body> {
         let rule = refusal.rule().name();
@@ -364,7 +379,7 @@ impl Gateway {
             count.inc();
         }
         let Some(left_out) = log::denial_line() else {
-            return answer::denied(refusal, model, dialect, &parts.headers);
+            return answer::denied(refusal, unpriced, dialect, &parts.headers);
         };
         tracing::info!(
             rule,
@@ -375,7 +390,7 @@ impl Gateway {
             parts.method,
             parts.uri.path(),
         );
-        answer::denied(refusal, model, dialect, &parts.headers)
+        answer::denied(refusal, unpriced, dialect, &parts.headers)
     }
 }
 

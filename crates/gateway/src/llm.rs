@@ -12,12 +12,16 @@ mod input;
 mod members;
 mod request;
 mod settings;
+mod terms;
+mod tiers;
 mod tokens;
+mod tools;
 mod unseen;
 
 mod bill;
 mod meter;
 mod output;
+mod served;
 mod sse;
 mod usage;
 
@@ -26,6 +30,10 @@ pub(crate) use bill::Bill;
 pub(crate) use input::Allowances;
 pub(crate) use meter::Meter;
 pub(crate) use request::LlmRequest;
+pub(crate) use served::Served;
 pub(crate) use settings::{Settings, UseTokenizer};
+pub(crate) use terms::Terms;
+pub(crate) use tiers::Tiers;
+pub(crate) use tools::Tool;
 pub(crate) use unseen::Unseen;
 pub(crate) use usage::TokenCounts;

@@ -1,132 +1,134 @@
-//! [`Prices`]: what LLM tokens cost, by model.
+//! [`Prices`]: what LLM calls cost, by model.
+
+mod offer;
+mod quote;
+mod rates;
+mod unpriced;
+
+use std::sync::Arc;
 
 use tidegate::policy::ModelPattern;
 use tidegate::{Currency, Money};
 
-use crate::llm::TokenCounts;
+use crate::llm::Tiers;
+pub(crate) use quote::{Quote, Used};
+pub(crate) use rates::Rates;
+pub(crate) use unpriced::Unpriced;
 
-/// What the LLM tokens of some models cost, in nano-units per million tokens.
+/// What calls of some models cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Price {
     pub(crate) models: ModelPattern,
     pub(crate) currency: Currency,
-    pub(crate) input: u64,
-    /// Of input that the provider had in its cache.
-    pub(crate) cached_input: u64,
-    /// Of input that the provider puts into its cache.
-    pub(crate) cache_write: u64,
-    pub(crate) output: u64,
+    pub(crate) rates: Rates,
+    /// The rates where the input is longer than so many tokens.
+    pub(crate) long_context: Option<(u64, Rates)>,
+    /// How many times the price other tiers cost than the usual one, in billionths, by name.
+    pub(crate) service_tiers: Vec<(String, u64)>,
+    /// What one use of a tool costs that the provider runs, in nano-units, by name.
+    pub(crate) tools: Vec<(String, u64)>,
+    /// What each call costs beside its tokens, in nano-units.
+    pub(crate) call: u64,
 }
 
 /// The prices of models, in one currency. The first that fits a model counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Prices {
     pub(crate) currency: Currency,
-    pub(crate) table: Vec<Price>,
+    pub(crate) table: Vec<Arc<Price>>,
 }
 
 /// Prices are per so many tokens.
 const PER_TOKENS: u128 = 1_000_000;
 
-impl Prices {
-    /// The price of a model; `None` where none is known.
-    pub(crate) fn of(&self, model: &str) -> Option<&Price> {
-        self.table.iter().find(|price| price.models.applies_to(model))
-    }
+/// A factor of 1.
+const ONE: u128 = 1_000_000_000;
 
+impl Prices {
     pub(crate) const fn money(&self, nanos: u64) -> Money {
         Money::from_nanos(nanos, self.currency)
     }
 }
 
 impl Price {
-    /// What these tokens cost, in nano-units, rounded up.
-    pub(crate) fn nanos(&self, counts: &TokenCounts) -> u64 {
-        let parts = [
-            (counts.plain_input(), self.input),
-            (counts.cached_input, self.cached_input),
-            (counts.cache_write, self.cache_write),
-            (counts.output, self.output),
-        ];
-        let sum: u128 =
-            parts.iter().map(|(tokens, price)| u128::from(*tokens) * u128::from(*price)).sum();
-        u64::try_from(sum.div_ceil(PER_TOKENS)).unwrap_or(u64::MAX)
+    /// How many times the usual price these tiers cost; `Err` with one that has no price.
+    fn factor<'t>(&self, tiers: &'t Tiers) -> Result<u64, &'t str> {
+        let mut factor = ONE;
+        for name in tiers.names() {
+            let (_, times) =
+                self.service_tiers.iter().find(|(tier, _)| tier == name).ok_or(name)?;
+            factor = (factor * u128::from(*times)).div_ceil(ONE);
+        }
+        Ok(u64::try_from(factor).unwrap_or(u64::MAX))
     }
 
-    /// The most that so much input can cost, and output.
-    pub(crate) fn most_nanos(&self, input: u64, output: u64) -> u64 {
-        let dearest = self.input.max(self.cache_write).max(self.cached_input);
-        let sum =
-            u128::from(input) * u128::from(dearest) + u128::from(output) * u128::from(self.output);
-        u64::try_from(sum.div_ceil(PER_TOKENS)).unwrap_or(u64::MAX)
+    fn dearest_factor(&self) -> u64 {
+        self.service_tiers.iter().map(|(_, factor)| *factor).max().unwrap_or(0)
     }
 
-    /// How much output can be paid with so many nano-units after so much input; `None` when the input
-    /// alone costs more.
-    pub(crate) fn affordable_output(&self, nanos: u64, input: u64) -> Option<u64> {
-        let dearest = self.input.max(self.cache_write).max(self.cached_input);
-        let all = u128::from(nanos) * PER_TOKENS;
-        let rest = all.checked_sub(u128::from(input) * u128::from(dearest))?;
-        let output = rest.checked_div(u128::from(self.output)).unwrap_or(u128::MAX);
-        Some(u64::try_from(output).unwrap_or(u64::MAX))
+    /// What one use of a tool costs.
+    fn tool(&self, name: &str) -> Option<u64> {
+        self.tools.iter().find(|(tool, _)| tool == name).map(|(_, nanos)| *nanos)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::{Served, Terms, TokenCounts};
 
-    fn price() -> Price {
-        Price {
-            models: "gpt-5*".parse().unwrap(),
-            currency: Currency::USD,
+    pub(super) fn rates() -> Rates {
+        Rates {
             input: 1_250_000_000,
             cached_input: 125_000_000,
-            cache_write: 1_250_000_000,
+            cache_write: None,
+            cache_write_1h: None,
+            audio_input: None,
             output: 10_000_000_000,
+            audio_output: None,
+            image_output: None,
         }
+    }
+
+    pub(super) fn plain(models: &str) -> Price {
+        Price {
+            models: models.parse().unwrap(),
+            currency: Currency::USD,
+            rates: rates(),
+            long_context: None,
+            service_tiers: Vec::new(),
+            tools: Vec::new(),
+            call: 0,
+        }
+    }
+
+    pub(super) fn prices(table: Vec<Price>) -> Prices {
+        Prices { currency: Currency::USD, table: table.into_iter().map(Arc::new).collect() }
     }
 
     #[test]
     fn each_kind_of_token_has_its_price_and_the_sum_is_rounded_up_once() {
-        let counts = |input, cached_input, output| TokenCounts {
-            input,
-            cached_input,
-            cache_write: 0,
-            output,
+        let nanos = |price: Price, (input, cached_input, output)| {
+            let quote = prices(vec![price]).quote(&["gpt-5".to_owned()], &Terms::default());
+            quote.unwrap().nanos(Used {
+                counts: &TokenCounts { input, cached_input, output, ..TokenCounts::default() },
+                is_input_told: true,
+                is_output_told: true,
+                is_whole: true,
+                served: &Served::default(),
+            })
         };
-        assert_eq!(price().nanos(&counts(1_000_000, 0, 0)), 1_250_000_000);
-        assert_eq!(price().nanos(&counts(1_000_000, 1_000_000, 0)), 125_000_000);
-        assert_eq!(price().nanos(&counts(100, 60, 7)), 40 * 1_250 + 60 * 125 + 7 * 10_000);
-        let odd = Price { input: 1, cached_input: 1, output: 1, ..price() };
-        assert_eq!(odd.nanos(&counts(1, 0, 1)), 1, "not 2");
-        assert_eq!(odd.nanos(&counts(0, 0, 0)), 0);
-        assert_eq!(price().nanos(&counts(5, 9, 0)), 9 * 125, "more cached than there is");
-        assert_eq!(price().nanos(&counts(u64::MAX, 0, u64::MAX)), u64::MAX);
-    }
-
-    #[test]
-    fn what_is_affordable_costs_no_more_than_that_and_one_token_more_does() {
-        let price = price();
-        for (nanos, input) in [(0, 0), (9_999, 0), (10_000, 0), (1_000_000, 17), (3_333_333, 1_000)]
-        {
-            let output = price.affordable_output(nanos, input).unwrap();
-            assert!(price.most_nanos(input, output) <= nanos);
-            assert!(price.most_nanos(input, output + 1) > nanos);
-        }
-        assert_eq!(price.affordable_output(1_249, 1), None);
-        let free = Price { output: 0, ..price };
-        assert_eq!(free.affordable_output(1_250, 1), Some(u64::MAX));
-    }
-
-    #[test]
-    fn the_first_price_that_fits_counts_and_an_unknown_model_has_none() {
-        let table =
-            vec![Price { models: "gpt-5-mini".parse().unwrap(), input: 7, ..price() }, price()];
-        let prices = Prices { currency: Currency::USD, table };
-        assert_eq!(prices.of("gpt-5-mini").unwrap().input, 7);
-        assert_eq!(prices.of("gpt-5").unwrap().input, 1_250_000_000);
-        assert_eq!(prices.of("o3"), None);
-        assert_eq!(prices.money(5).to_string(), "0.000000005 USD");
+        let price = || plain("gpt-5");
+        assert_eq!(nanos(price(), (1_000_000, 0, 0)), 1_250_000_000);
+        assert_eq!(nanos(price(), (1_000_000, 1_000_000, 0)), 125_000_000);
+        assert_eq!(nanos(price(), (100, 60, 7)), 40 * 1_250 + 60 * 125 + 7 * 10_000);
+        let odd = || Price {
+            rates: Rates { input: 1, cached_input: 1, output: 1, ..rates() },
+            ..price()
+        };
+        assert_eq!(nanos(odd(), (1, 0, 1)), 1, "not 2");
+        assert_eq!(nanos(odd(), (0, 0, 0)), 0);
+        assert_eq!(nanos(price(), (5, 9, 0)), 9 * 125, "more cached than there is");
+        assert_eq!(nanos(price(), (u64::MAX, 0, u64::MAX)), u64::MAX);
     }
 }

@@ -185,6 +185,10 @@ pub(crate) struct Server {
 /// How long connecting to the upstream may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection is kept for the next call: less than servers keep one, since a call that meets its end
+/// may have been done, for all that is known here.
+const POOL_IDLE: Duration = Duration::from_secs(45);
+
 /// How long an upstream may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timeouts {
@@ -212,7 +216,8 @@ impl Upstream {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new()).build(https);
+        let client =
+            Client::builder(TokioExecutor::new()).pool_idle_timeout(POOL_IDLE).build(https);
         Self::Server(Box::new(Server { url, client }))
     }
 
@@ -266,9 +271,14 @@ impl Upstream {
 /// or take a request for one of another method.
 const GOOGLES_SYSTEM: [&str; 4] = ["fields", "$fields", "$httpMethod", "httpMethod"];
 
-/// Fields of a request that do the same.
-const GOOGLES_FIELDS: [&str; 4] =
-    ["x-goog-fieldmask", "x-http-method-override", "x-http-method", "x-method-override"];
+/// Fields of a request that do the same, or ask for a dearer service tier.
+const GOOGLES_FIELDS: [&str; 5] = [
+    "x-goog-fieldmask",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-vertex-ai-llm-shared-request-type",
+];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

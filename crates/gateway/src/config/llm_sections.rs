@@ -1,14 +1,11 @@
-//! The sections on LLMs: `[upstream]`, `[llm]` and `[[price]]`.
+//! The sections on LLMs: `[upstream]` and `[llm]`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
-use tidegate::policy::{CostRule, FileError, Policy, Source, Spanned};
-use tidegate::{Currency, Money};
+use tidegate::policy::{FileError, Source, Spanned};
 
 use crate::llm::{Maker, Settings, UseTokenizer};
-use crate::prices::{Price, Prices};
 use crate::providers::ProviderUrls;
 use crate::upstream::{Timeouts, UpstreamUrl};
 
@@ -172,68 +169,4 @@ fn choice<T, const N: usize>(
         let message = format!("`{}` is not known; use one of `{names}`", text.get_ref());
         source.error(text.span(), field, &message)
     })
-}
-
-/// What a million tokens of some models cost.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PriceSpec {
-    model: Spanned<String>,
-    input: Spanned<IgnoredAny>,
-    cached_input: Option<Spanned<IgnoredAny>>,
-    cache_write: Option<Spanned<IgnoredAny>>,
-    output: Spanned<IgnoredAny>,
-}
-
-/// The prices, in the currency of the rules that count money.
-pub(super) fn prices(
-    specs: &[PriceSpec],
-    policy: &Policy,
-    source: &Source<'_>,
-) -> Result<Prices, FileError> {
-    let mut currencies = policy.rules().iter().filter_map(|rule| match rule.cost() {
-        CostRule::Money(currency) => Some((rule.name(), currency)),
-        _ => None,
-    });
-    let (first, currency) = currencies.next().unwrap_or(("", Currency::USD));
-    if let Some((other, theirs)) = currencies.find(|(_, theirs)| *theirs != currency) {
-        let message = format!(
-            "`{first}` counts {currency} and `{other}` counts {theirs}; prices have one currency, so use one"
-        );
-        return Err(source.error(0..0, "rule", &message));
-    }
-    let table = specs.iter().map(|spec| spec.build(currency, source)).collect::<Result<_, _>>()?;
-    Ok(Prices { currency, table })
-}
-
-impl PriceSpec {
-    fn build(&self, currency: Currency, source: &Source<'_>) -> Result<Price, FileError> {
-        let field = |name: &str| format!("price `{}`: {name}", self.model.get_ref());
-        // As it is written: a float would not be what people mean.
-        let nanos = |value: &Spanned<IgnoredAny>, name: &str| {
-            let text = source.text_at(value.span());
-            let text = text.trim_matches('"');
-            Money::parse_nanos(text).map_err(|_| {
-                let message = format!(
-                    "`{text}` is not a price; give what a million tokens cost, such as 1.25, with at most nine decimal places"
-                );
-                source.error(value.span(), &field(name), &message)
-            })
-        };
-        let models = self.model.get_ref().parse();
-        let models =
-            models.map_err(|error| source.error(self.model.span(), "price.model", &error))?;
-        let input = nanos(&self.input, "input")?;
-        let or_input = |value: &Option<Spanned<IgnoredAny>>, name: &str| {
-            value.as_ref().map_or(Ok(input), |value| nanos(value, name))
-        };
-        Ok(Price {
-            models,
-            currency,
-            input,
-            cached_input: or_input(&self.cached_input, "cached_input")?,
-            cache_write: or_input(&self.cache_write, "cache_write")?,
-            output: nanos(&self.output, "output")?,
-        })
-    }
 }

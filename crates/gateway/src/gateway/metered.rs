@@ -17,7 +17,7 @@ use super::{Caller, Denied, Gateway, Known, with_fields};
 use crate::answer::{self, Dialect, LimitFields};
 use crate::llm::{Api, Bill, LlmRequest, Meter, UseTokenizer};
 use crate::metrics::outside;
-use crate::prices::Price;
+use crate::prices::{Quote, Unpriced};
 use crate::upstream::UpstreamError;
 
 /// How often a call is asked for again with a lower ceiling, when others were faster.
@@ -61,7 +61,7 @@ impl Gateway {
         let in_flight =
             InFlight { sending: Some(sending), bill, hides_usage, drain: self.llm.drain };
         let answer = outside(in_flight).await;
-        with_fields(fields, answer.unwrap_or_else(|error| answer::upstream_failed(error, dialect)))
+        with_fields(fields, answer.unwrap_or_else(|error| answer::call_failed(error, dialect)))
     }
 
     /// A body is read only for a caller who could be allowed, as far as that is known without it.
@@ -99,25 +99,20 @@ impl Gateway {
         let grant = match reserving.reserve().await {
             Verdict::Allow(grant) => grant,
             Verdict::Deny(refusal) => {
-                let (model, dialect) = (reserving.request.model(), api.maker().dialect());
-                return Err(Box::new(self.deny(&refusal, parts, caller, model, dialect)));
+                let (unpriced, dialect) = (reserving.quote.as_ref().err(), api.maker().dialect());
+                return Err(Box::new(self.deny(&refusal, parts, caller, unpriced, dialect)));
             }
         };
         let (llm_tokens, nanos) = reserving.needed();
-        let Reserving { request, price, ceiling, .. } = reserving;
+        let Reserving { request, quote, ceiling, .. } = reserving;
         let counting = Counting::of(grant.standings());
         let fields = LimitFields::of(grant.standings(), api.maker().dialect());
         let bill = grant.into_reservation().map(|reservation| {
             let reserved = (request.input(), request.output(ceiling));
             caller.span.holds(llm_tokens, nanos, reserved.1);
-            Bill::new(
-                reservation,
-                (api, price.cloned()),
-                reserved,
-                counting.may_owe,
-                request.unseen(),
-            )
-            .traced(caller.span.clone())
+            let may_owe = counting.may_owe;
+            Bill::new(reservation, (api, quote.ok()), reserved, may_owe, request.unseen())
+                .traced(caller.span.clone())
         });
         // A rule whose server does not answer may let a call pass without counting it.
         let is_counted = counting.is_on && bill.is_some();
@@ -153,8 +148,15 @@ impl Gateway {
             Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "The body broke off."),
             Ok(Ok(body)) => body.to_bytes(),
         };
-        LlmRequest::parse(api, model, &body, &self.llm)
-            .or_else(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
+        match LlmRequest::parse(api, model, &body, &self.llm) {
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+            // They would be asked about the first, and the call could be another's.
+            Ok(request) if self.looks_at_model && request.models().len() > 1 => {
+                let message = "Rules here depend on the model, so a request may name only one.";
+                refuse(StatusCode::BAD_REQUEST, message)
+            }
+            Ok(request) => Ok(request),
+        }
     }
 }
 
@@ -193,7 +195,7 @@ struct Reserved {
 struct Reserving<'g, 'c> {
     gateway: &'g Gateway,
     request: LlmRequest,
-    price: Option<&'g Price>,
+    quote: Result<Quote, Unpriced>,
     parts: &'c Parts,
     caller: &'c Caller,
     ceiling: u64,
@@ -205,10 +207,9 @@ impl<'g, 'c> Reserving<'g, 'c> {
         request: LlmRequest,
         (parts, caller): (&'c Parts, &'c Caller),
     ) -> Self {
-        let model = request.model().unwrap_or_default();
-        let price = gateway.prices.of(model);
+        let quote = gateway.prices.quote(request.models(), request.terms());
         let ceiling = request.ceiling();
-        Self { gateway, request, price, parts, caller, ceiling }
+        Self { gateway, request, quote, parts, caller, ceiling }
     }
 
     /// One decision over all layers, all or nothing. Where a budget has less left than the call asks for,
@@ -242,7 +243,7 @@ impl<'g, 'c> Reserving<'g, 'c> {
     /// The LLM tokens that the call can use at most, and the nano-units that it can cost.
     fn needed(&self) -> (u64, Option<u64>) {
         let (input, output) = (self.request.input(), self.request.output(self.ceiling));
-        let nanos = self.price.map(|price| price.most_nanos(input, output));
+        let nanos = self.quote.as_ref().ok().map(|quote| quote.most_nanos(input, output));
         (input.saturating_add(output), nanos)
     }
 
@@ -284,7 +285,7 @@ impl<'g, 'c> Reserving<'g, 'c> {
         match rule.cost() {
             CostRule::Fixed(_) => None,
             CostRule::LlmTokens => Some(input.saturating_add(output)),
-            CostRule::Money(_) => Some(self.price?.most_nanos(input, output)),
+            CostRule::Money(_) => Some(self.quote.as_ref().ok()?.most_nanos(input, output)),
         }
     }
 
@@ -310,7 +311,7 @@ impl<'g, 'c> Reserving<'g, 'c> {
                 return None;
             }
             let affordable = match rule.cost() {
-                CostRule::Money(_) => self.price?.affordable_output(left, input)?,
+                CostRule::Money(_) => self.quote.as_ref().ok()?.affordable_output(left, input)?,
                 _ => left.checked_sub(input)?,
             };
             output = output.min(affordable);
@@ -351,7 +352,7 @@ impl Future for InFlight {
     }
 }
 
-/// Watches over an answer, or gives back what was reserved for one that has not begun.
+/// Watches over an answer, or ends the bill of one that has not begun.
 fn meter(
     answer: Result<Response<Body>, UpstreamError>,
     bill: Option<Bill>,
@@ -362,9 +363,12 @@ fn meter(
     match answer {
         Ok(response) => Ok(Meter::attach(response, bill, hides_usage, drain)),
         Err(error) => {
-            // One that was given up on is at work still, for all that is known here.
-            if error != UpstreamError::TimedOut {
-                bill.cancel();
+            match error {
+                // It has seen nothing, or not all.
+                UpstreamError::NotSent | UpstreamError::Body(_) => bill.cancel(),
+                // It is at work still, or has done its work, for all that is known here.
+                UpstreamError::Broken => bill.keep("the upstream broke off"),
+                UpstreamError::TimedOut => bill.keep("the upstream took too long"),
             }
             Err(error)
         }

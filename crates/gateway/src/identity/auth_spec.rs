@@ -23,6 +23,8 @@ use crate::gateway::Gateway;
 pub(crate) struct AuthSpec {
     #[serde(default)]
     required: Vec<Spanned<String>>,
+    #[serde(default)]
+    open: Vec<Spanned<String>>,
     keys_file: Option<Spanned<String>>,
     failed_logins: Option<Spanned<String>>,
     login_paths: Option<Vec<Spanned<String>>>,
@@ -91,6 +93,11 @@ impl AuthSpec {
     /// The paths that only known users may call.
     pub(crate) fn required(&self, source: &Source<'_>, wrong: &mut Wrong) -> Vec<PathPattern> {
         paths(&self.required, "auth.required", source, wrong)
+    }
+
+    /// The paths that all may call, though they are among those.
+    pub(crate) fn open(&self, source: &Source<'_>, wrong: &mut Wrong) -> Vec<PathPattern> {
+        paths(&self.open, "auth.open", source, wrong)
     }
 
     pub(crate) fn failed_logins(

@@ -2,26 +2,27 @@
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tidegate::Reservation;
 use tidegate::policy::{Held, Usage};
+use tidegate::{Money, Reservation};
 
 use super::usage::Told;
-use super::{Api, TokenCounts, Unseen, output};
+use super::{Api, Served, TokenCounts, Unseen, output};
 use crate::metrics::METRICS;
-use crate::prices::Price;
+use crate::prices::{Quote, Used};
 use crate::traces::CallSpan;
 
 /// What an LLM call has reserved, and what is known by now of what it has used.
 ///
 /// It is settled once: with the usage that the provider tells, as far as it does; else with what was
-/// reserved for the input and what has passed of the output. Where an answer was given up before any output
-/// has passed, or more may be billed than passes, what was reserved stays charged. A bill that is dropped keeps
-/// what was reserved.
+/// reserved for the input and what has passed of the output. Where an answer breaks off or is given up before
+/// any output has passed, or more may be billed than passes, what was reserved stays charged. All is given back
+/// only where nothing was sent, or the provider says that it has failed. A bill that is dropped keeps what was
+/// reserved.
 #[derive(Debug)]
 pub(crate) struct Bill {
     pub(crate) reservation: Reservation<Held>,
     pub(crate) api: Api,
-    pub(crate) price: Option<Price>,
+    pub(crate) quote: Option<Quote>,
     /// What was reserved for the input.
     pub(crate) input: u64,
     /// What was reserved for the output.
@@ -31,6 +32,7 @@ pub(crate) struct Bill {
     /// What of the output may not be seen to pass.
     unseen: Unseen,
     told: Told,
+    served: Served,
     /// Bytes of output that have passed.
     seen_bytes: u64,
     /// Bytes of events that nobody can read.
@@ -61,7 +63,7 @@ const MOST_BYTES_PER_TOKEN: u64 = 8;
 impl Bill {
     pub(crate) fn new(
         reservation: Reservation<Held>,
-        (api, price): (Api, Option<Price>),
+        (api, quote): (Api, Option<Quote>),
         (input, output): (u64, u64),
         may_owe: bool,
         unseen: Unseen,
@@ -69,12 +71,13 @@ impl Bill {
         Self {
             reservation,
             api,
-            price,
+            quote,
             input,
             output,
             may_owe,
             unseen,
             told: Told::default(),
+            served: Served::default(),
             seen_bytes: 0,
             unread_bytes: 0,
             has_skipped: false,
@@ -94,8 +97,29 @@ impl Bill {
         self.reservation.cancel();
     }
 
+    /// Leaves charged what was reserved, since nobody knows what was used.
+    pub(crate) fn keep(self, reason: &str) {
+        tracing::warn!(
+            api = self.api.name(),
+            "what was reserved for a call stays charged: {reason}, and may have done it"
+        );
+    }
+
+    /// Notes the service tier that the head of an answer tells.
+    pub(super) fn read_tier(&mut self, tier: &str) {
+        self.served.by_tier(tier);
+    }
+
+    /// Reads what an answer says of its price besides tokens, where that matters.
+    fn read_served(&mut self, json: &[u8]) {
+        if self.quote.as_ref().is_some_and(Quote::is_open) {
+            self.served.read(json);
+        }
+    }
+
     /// Reads one event of a stream; whether it holds nothing but usage.
     pub(super) fn read_event(&mut self, data: &[u8]) -> bool {
+        self.read_served(data);
         let told = Told::read(self.api, data);
         if let Some(told) = told {
             self.told = self.told.then(told);
@@ -115,6 +139,7 @@ impl Bill {
 
     /// Reads a whole answer.
     pub(super) fn read_whole(&mut self, json: &[u8]) {
+        self.read_served(json);
         self.told = Told::read(self.api, json).unwrap_or_default();
     }
 
@@ -129,33 +154,34 @@ impl Bill {
 
     /// Books what a stream has used.
     pub(super) fn settle_stream(self, end: End) {
-        let broken = end == End::Broken || self.has_failed;
         let told = self.told.counts().map_or(0, |counts| counts.output);
         let passed_bytes = self.seen_bytes.saturating_add(self.unread_bytes);
-        let passes_all = self.unseen == Unseen::Nothing && !self.has_skipped;
-        if broken && passed_bytes == 0 && told == 0 && (passes_all || self.has_failed) {
-            // It is told of no output, and the input of an error is free.
+        if self.has_failed && passed_bytes == 0 && told == 0 {
+            // It says so itself, and tells of no output; the input of an error is free.
             return self.cancel();
         }
-        let is_known = passes_all && (end != End::Left || passed_bytes > 0);
+        let passes_all = self.unseen == Unseen::Nothing && !self.has_skipped;
+        // Before any output, only an answer that is whole or says that it has failed is known to have had none.
+        let is_known = passes_all && (self.has_failed || end == End::Whole || passed_bytes > 0);
         let seen = passed_bytes.div_ceil(BYTES_PER_TOKEN).min(self.output);
-        let counts = match self.told.counts() {
-            Some(counts) if end == End::Whole && !broken => counts,
-            Some(counts) => TokenCounts { output: counts.output.max(seen), ..counts },
+        let is_whole = end == End::Whole && !self.has_failed;
+        let (counts, is_output_told) = match self.told.counts() {
+            Some(counts) if is_whole || counts.output >= seen => (counts, true),
+            Some(counts) => (TokenCounts { output: seen, ..counts }, false),
             None => {
                 let output = if is_known { seen } else { self.output };
                 let output = output.max(self.seen_bytes / MOST_BYTES_PER_TOKEN);
                 let bound = TokenCounts { input: self.input, ..TokenCounts::default() };
-                TokenCounts { output, ..self.told.input().unwrap_or(bound) }
+                (TokenCounts { output, ..self.told.input().unwrap_or(bound) }, false)
             }
         };
-        self.book(&counts);
+        self.book(&counts, is_output_told, is_whole);
     }
 
     /// Books what a whole answer has used; without its usage, what was reserved.
     pub(super) fn settle_whole(self) {
         match self.told.counts() {
-            Some(counts) => self.book(&counts),
+            Some(counts) => self.book(&counts, true, true),
             None => tracing::warn!(
                 api = self.api.name(),
                 "an answer told no usage; what was reserved stays charged"
@@ -163,14 +189,18 @@ impl Bill {
         }
     }
 
-    fn book(self, counts: &TokenCounts) {
-        let nanos = self.price.as_ref().map_or(0, |price| price.nanos(counts));
+    fn book(self, counts: &TokenCounts, is_output_told: bool, is_whole: bool) {
+        let is_input_told = self.told.input().is_some();
+        let served = &self.served;
+        let used = Used { counts, is_input_told, is_output_told, is_whole, served };
+        let nanos = self.quote.as_ref().map_or(0, |quote| quote.nanos(used));
         let uncached = counts.input.saturating_sub(counts.cached_input);
         METRICS.llm_tokens(uncached, counts.cached_input, counts.output);
-        if let Some(price) = &self.price {
-            METRICS.money(price.currency.code(), nanos);
+        let paid = self.quote.as_ref().map(|quote| Money::from_nanos(nanos, quote.currency()));
+        if let Some(paid) = paid {
+            METRICS.money(paid.currency().code(), nanos);
         }
-        self.span.used(counts, self.price.as_ref());
+        self.span.used(counts, paid);
         self.reservation.settle_usage(Usage { llm_tokens: counts.total(), nanos });
     }
 }

@@ -21,6 +21,12 @@ pub(super) struct Media {
     images: u64,
     files: u64,
     stored: u64,
+    sounds: u64,
+    /// Objects that say of what kind they are, and cannot be heard.
+    silent: u64,
+    /// Parts that are to be put into the provider's cache, and those that stay there for longer than usual.
+    cached: u64,
+    long_cached: u64,
     /// Bytes of images and files, which are no text.
     bytes: usize,
     /// Bytes that are of an image or file, should the object around them be one.
@@ -53,10 +59,29 @@ impl Media {
         images.saturating_add(files).saturating_add(stored)
     }
 
+    /// Whether there is a recording in it, or what may be one.
+    pub(super) const fn has_sound(&self) -> bool {
+        self.sounds > 0
+    }
+
+    /// Whether a part of it is to be put into the provider's cache.
+    pub(super) const fn is_cached(&self) -> bool {
+        self.cached > 0
+    }
+
+    /// Whether it is to stay there for longer than usual.
+    pub(super) const fn is_cached_for_long(&self) -> bool {
+        self.long_cached > 0
+    }
+
     fn add(&mut self, other: Self) {
         self.images += other.images;
         self.files += other.files;
         self.stored += other.stored;
+        self.sounds += other.sounds;
+        self.silent += other.silent;
+        self.cached += other.cached;
+        self.long_cached += other.long_cached;
         self.bytes += other.bytes;
         self.unclaimed += other.unclaimed;
     }
@@ -122,6 +147,17 @@ impl<'de> Deserialize<'de> for Media {
     }
 }
 
+/// Whether an object of this `type` may be heard.
+fn is_sound(name: &str) -> bool {
+    let sounds = ["input_audio", "audio", "audio_url", "video", "input_video", "video_url"];
+    sounds.contains(&name)
+}
+
+/// Whether a file of this kind cannot be heard.
+fn is_silent(mime_type: &str) -> bool {
+    ["image/", "text/", "application/"].iter().any(|kind| mime_type.starts_with(kind))
+}
+
 struct Any {
     /// Whether it is the request itself, and not a part of it.
     is_request: bool,
@@ -138,6 +174,9 @@ enum Value {
         is_text_type: bool,
         is_text_source: bool,
         kind: Option<bool>,
+        is_sound: bool,
+        is_silent: bool,
+        is_usual_time: bool,
     },
     List(Media),
     Object(Media),
@@ -186,25 +225,37 @@ impl<'de> Visitor<'de> for Any {
         let (mut media, mut kind, mut is_image_type) = (Media::default(), None, false);
         // Of the payload that stands in this object itself.
         let (mut payload, mut is_text) = (0, false);
+        let mut is_silent = false;
         while let Some(Name(name)) = members.next_key()? {
             match (name, members.next_value()?) {
                 (_, Value::Scalar) => {}
-                (Known::Type, Value::Text { kind: told, is_text_source, .. }) => {
+                (Known::Type, Value::Text { kind: told, is_text_source, is_sound, .. }) => {
                     kind = kind.or(told);
                     is_text |= is_text_source;
+                    media.sounds += u64::from(is_sound);
                 }
-                (Known::MimeType, Value::Text { is_image_type: told, is_text_type, .. }) => {
-                    is_image_type = told;
+                (
+                    Known::MimeType,
+                    Value::Text { is_image_type: told, is_text_type, is_silent: silent, .. },
+                ) => {
+                    (is_image_type, is_silent) = (told, silent);
                     is_text |= is_text_type;
                 }
                 (Known::MediaType, Value::Text { is_text_type, .. }) => is_text |= is_text_type,
+                (Known::Ttl, Value::Text { is_usual_time: false, .. }) => media.long_cached += 1,
+                (Known::Cache, Value::Object(inner)) => {
+                    media.cached += 1;
+                    media.add(inner.as_text());
+                }
                 (Known::Payload | Known::File, Value::Text { is_payload: true, bytes, .. }) => {
                     payload += bytes;
                 }
                 // The member's own `mimeType` says what it is.
                 (Known::Inline | Known::File, Value::Object(inner)) => {
                     let is_image = inner.images > 0;
-                    media.add(Media { images: 0, ..inner }.claimed(is_image));
+                    let sounds = u64::from(inner.silent == 0);
+                    let inner = Media { images: 0, silent: 0, sounds, ..inner };
+                    media.add(inner.claimed(is_image));
                 }
                 (Known::Stored, Value::Text { .. }) => media.stored += 1,
                 (Known::Stored | Known::Prompt, Value::Object(inner)) => {
@@ -225,6 +276,7 @@ impl<'de> Visitor<'de> for Any {
         }
         // For the member that this is, if that is one of bytes.
         media.images += u64::from(is_image_type);
+        media.silent += u64::from(is_silent);
         Ok(match kind {
             Some(is_image) => media.claimed(is_image),
             None => media,
@@ -271,6 +323,9 @@ impl<'de> Deserialize<'de> for Value {
                     is_text_type: is_text_type(text),
                     is_text_source: text == "text",
                     kind: image_or_file(text),
+                    is_sound: is_sound(text),
+                    is_silent: is_silent(text),
+                    is_usual_time: text == "5m",
                 })
             }
 
@@ -304,6 +359,9 @@ enum Known {
     Content,
     /// All that is said, in OpenAI's responses.
     Input,
+    /// That a part is to be put into the provider's cache, and for how long.
+    Cache,
+    Ttl,
     Stored,
     /// A prompt that is stored, unless it is a text.
     Prompt,
@@ -334,6 +392,8 @@ impl<'de> Deserialize<'de> for Name {
                     | "audio_url" | "video_url" => Known::Content,
                     "input" => Known::Input,
                     "inlineData" | "inline_data" | "fileData" => Known::Inline,
+                    "cache_control" => Known::Cache,
+                    "ttl" => Known::Ttl,
                     "previous_response_id"
                     | "conversation"
                     | "cachedContent"
@@ -415,6 +475,37 @@ mod tests {
         ] {
             assert_eq!(media(&json), (bytes as u64, allowed), "{json}");
         }
+    }
+
+    #[test]
+    fn what_may_be_heard_and_what_goes_into_a_cache_is_told() {
+        let heard = |json: &str| Media::of(json).unwrap().has_sound();
+        for json in [
+            r#"{"type":"input_audio","input_audio":{"data":"x","format":"wav"}}"#,
+            r#"{"inlineData":{"mimeType":"audio/mp3","data":"x"}}"#,
+            r#"{"parts":[{"text":"x"},{"fileData":{"mimeType":"video/mp4","fileUri":"x"}}]}"#,
+            r#"{"fileData":{"fileUri":"of any kind"}}"#,
+            r#"{"file_data":{"file_uri":"of any kind"}}"#,
+        ] {
+            assert!(heard(json), "{json}");
+        }
+        for json in [
+            r#"{"inlineData":{"mimeType":"image/png","data":"x"}}"#,
+            r#"{"inline_data":{"mime_type":"application/pdf","data":"x"}}"#,
+            r#"{"type":"image_url","image_url":{"url":"x"}}"#,
+            r#"{"type":"file","file":{"file_data":"x"}}"#,
+        ] {
+            assert!(!heard(json), "{json}");
+        }
+        let cached = |json: &str| {
+            let media = Media::of(json).unwrap();
+            (media.is_cached(), media.is_cached_for_long())
+        };
+        let block = |cache: &str| format!(r#"[{{"type":"text","cache{cache}}}]"#);
+        assert_eq!(cached(&block(r#"_control":{"type":"ephemeral"}"#)), (true, false));
+        assert_eq!(cached(&block(r#"_control":{"ttl":"5m"}"#)), (true, false));
+        assert_eq!(cached(&block(r#"\u005fcontrol":{"ttl":"1h"}"#)), (true, true));
+        assert_eq!(cached(&block(r#"_control":null"#)), (false, false));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -54,20 +54,35 @@ impl Passing {
     }
 }
 
+/// Where Gemini tells which service tier has served a call.
+const GEMINIS_TIER: HeaderName = HeaderName::from_static("x-gemini-service-tier");
+
+/// The states with which a server between tells that the provider's answer broke off or took too long: those of
+/// HTTP, and of Cloudflare, which is in front of most.
+const IN_BETWEEN: [u16; 4] = [502, 504, 520, 524];
+
 /// The longest answer that is kept to be read.
 const MAX_WHOLE: usize = 16 << 20;
 
 impl Meter {
-    /// Watches over an answer. An error is given back at once: nothing was produced.
+    /// Watches over an answer. An error of the provider's is given back at once: nothing was produced. An error
+    /// of somebody between, who has waited for the provider, says nothing of that.
     pub(crate) fn attach(
         response: Response<Body>,
-        bill: Bill,
+        mut bill: Bill,
         hides_usage: bool,
         drain: Duration,
     ) -> Response<Body> {
         if !response.status().is_success() {
-            bill.cancel();
+            match IN_BETWEEN.contains(&response.status().as_u16()) {
+                true => bill.keep("the provider was waited for in vain by a server before it"),
+                false => bill.cancel(),
+            }
             return response;
+        }
+        if let Some(tier) = response.headers().get(GEMINIS_TIER).and_then(|tier| tier.to_str().ok())
+        {
+            bill.read_tier(tier);
         }
         let content_type = response.headers().get(CONTENT_TYPE);
         let is = |kind: &[u8]| content_type.is_some_and(|value| value.as_bytes().starts_with(kind));
@@ -154,7 +169,6 @@ impl Meter {
                 bill.read_whole(&kept);
                 bill.settle_whole();
             }
-            Reading::Whole(kept) if end == End::Broken && kept.is_empty() => bill.cancel(),
             Reading::Stream { .. } => bill.settle_stream(end),
             // What was reserved stays charged.
             Reading::Whole(_) | Reading::Nothing | Reading::Over => {}

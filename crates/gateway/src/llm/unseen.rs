@@ -1,27 +1,27 @@
 //! [`Unseen`]: output that is billed, and does not pass.
 
-use super::Api;
 use super::members::{Members, Twice};
+use super::{Api, Terms};
 
 /// What of an answer's output is billed, and may not be seen to pass, so that what has passed says too little of
 /// an answer that is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unseen {
     Nothing,
-    /// What the model thinks, which is not told, or in other words.
+    /// What the model thinks, which is not told, or in other words; and what it does not say in words.
     Thoughts,
     /// All that is produced after the connection has ended: it can be asked for later.
     Rest,
 }
 
 impl Unseen {
-    pub(super) fn of(api: Api, model: Option<&str>, members: &Members<'_>) -> Result<Self, Twice> {
+    pub(super) fn of(api: Api, models: &[String], members: &Members<'_>) -> Result<Self, Twice> {
         let thinks = match api {
             Api::OpenAiResponses if members.find("background") == Some("true") => {
                 return Ok(Self::Rest);
             }
             Api::OpenAiChat | Api::OpenAiCompletions | Api::OpenAiResponses => {
-                hides_thoughts(members) || model.is_none_or(thinks_unseen)
+                hides_thoughts(members) || any_thinks_unseen(models)
             }
             Api::AnthropicMessages => match members.find("thinking") {
                 Some(thinking) if thinking.starts_with('{') => {
@@ -30,10 +30,16 @@ impl Unseen {
                 _ => false,
             },
             // What it has thought it tells with each part that it says, but not before the first.
-            Api::GeminiGenerate | Api::GeminiStream => model.is_none_or(thinks_unseen),
+            Api::GeminiGenerate | Api::GeminiStream => any_thinks_unseen(models),
             Api::OpenAiEmbeddings | Api::GeminiEmbed => false,
         };
         Ok(if thinks { Self::Thoughts } else { Self::Nothing })
+    }
+
+    /// The same, where the answer may hold sounds and pictures.
+    pub(super) fn or_of(self, terms: &Terms) -> Self {
+        let is_shown = terms.audio_output || terms.image_output;
+        if is_shown && self == Self::Nothing { Self::Thoughts } else { self }
     }
 }
 
@@ -93,6 +99,11 @@ const OPEN_MINDED: [&str; 44] = [
     "yi-",
 ];
 
+/// Whether one of the models that may serve a call may do so, or none is named.
+fn any_thinks_unseen(models: &[String]) -> bool {
+    models.is_empty() || models.iter().any(|model| thinks_unseen(model))
+}
+
 /// Whether a model may think before it speaks without showing what: any may, but those that are known.
 fn thinks_unseen(model: &str) -> bool {
     let name = match model.strip_prefix("ft:") {
@@ -109,7 +120,7 @@ mod tests {
     use super::*;
 
     fn unseen(api: Api, model: &str, body: &str) -> Unseen {
-        Unseen::of(api, Some(model), &Members::read(body).unwrap()).unwrap()
+        Unseen::of(api, &[model.to_owned()], &Members::read(body).unwrap()).unwrap()
     }
 
     #[test]

@@ -14,8 +14,15 @@ pub(crate) struct TokenCounts {
     pub(crate) cached_input: u64,
     /// Of the input, what was put into the provider's cache.
     pub(crate) cache_write: u64,
+    /// Of that, what stays there for an hour.
+    pub(crate) cache_write_1h: u64,
+    /// Of the input, what was heard.
+    pub(crate) audio_input: u64,
     /// All output, with reasoning.
     pub(crate) output: u64,
+    /// Of the output, sounds and pictures.
+    pub(crate) audio_output: u64,
+    pub(crate) image_output: u64,
 }
 
 impl TokenCounts {
@@ -23,9 +30,12 @@ impl TokenCounts {
         self.input.saturating_add(self.output)
     }
 
-    /// Input that is in no cache, before or after.
-    pub(crate) const fn plain_input(&self) -> u64 {
-        self.input.saturating_sub(self.cached_input).saturating_sub(self.cache_write)
+    /// Input that is in no cache, before or after: what was heard of it, at most, and the rest.
+    pub(crate) fn uncached_input(&self) -> (u64, u64) {
+        let uncached =
+            self.input.saturating_sub(self.cached_input).saturating_sub(self.cache_write);
+        let heard = self.audio_input.min(uncached);
+        (heard, uncached - heard)
     }
 }
 
@@ -34,8 +44,17 @@ impl TokenCounts {
 pub(super) struct Told {
     input: Option<TokenCounts>,
     output: Option<u64>,
+    /// What of the output is no text.
+    shown: Shown,
     /// Whether usage is all that there is in it, as in the last chunk of OpenAI's streams.
     pub(super) alone: bool,
+}
+
+/// Output that is no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Shown {
+    audio: u64,
+    image: u64,
 }
 
 impl Told {
@@ -84,13 +103,16 @@ impl Told {
         Self {
             input: later.input.or(self.input),
             output: later.output.or(self.output),
+            shown: if later.output.is_some() { later.shown } else { self.shown },
             alone: later.alone,
         }
     }
 
     /// The tokens, if input and output are both known.
     pub(super) fn counts(&self) -> Option<TokenCounts> {
-        Some(TokenCounts { output: self.output?, ..self.input? })
+        let Shown { audio, image } = self.shown;
+        let output = self.output?;
+        Some(TokenCounts { output, audio_output: audio, image_output: image, ..self.input? })
     }
 
     /// The input, if it is known.
@@ -125,12 +147,18 @@ struct OpenAiUsage {
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
     input_tokens_details: Option<Details>,
+    output_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
     total_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Details {
     cached_tokens: Option<u64>,
+    /// As OpenRouter tells it.
+    cache_write_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
+    image_tokens: Option<u64>,
 }
 
 impl OpenAiUsage {
@@ -142,6 +170,8 @@ impl OpenAiUsage {
         let is_responses = api == Api::OpenAiResponses;
         let (own, other) = if is_responses { (responses, chat) } else { (chat, responses) };
         let (input, output, details) = (own.0.or(other.0), own.1.or(other.1), own.2.or(other.2));
+        let (chat, responses) = (self.completion_tokens_details, self.output_tokens_details);
+        let shown = if is_responses { responses.or(chat) } else { chat.or(responses) };
         let (input, output) = match (input, output, self.total_tokens) {
             (Some(input), None, total) => {
                 (Some(input), total.map(|total| total.saturating_sub(input)))
@@ -152,10 +182,17 @@ impl OpenAiUsage {
             }
             (input, output, _) => (input, output),
         };
-        let cached = details.and_then(|details| details.cached_tokens);
-        let cached_input = cached.unwrap_or(0);
-        let input = input.map(|input| TokenCounts { input, cached_input, ..Default::default() });
-        Told { input, output, alone: false }
+        let details = details.unwrap_or_default();
+        let input = input.map(|input| TokenCounts {
+            input,
+            cached_input: details.cached_tokens.unwrap_or(0),
+            cache_write: details.cache_write_tokens.unwrap_or(0),
+            audio_input: details.audio_tokens.unwrap_or(0),
+            ..TokenCounts::default()
+        });
+        let shown = shown.unwrap_or_default();
+        let (audio, image) = (shown.audio_tokens.unwrap_or(0), shown.image_tokens.unwrap_or(0));
+        Told { input, output, shown: Shown { audio, image }, alone: false }
     }
 }
 
@@ -175,8 +212,14 @@ struct MessageStart {
 struct AnthropicUsage {
     input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
+    cache_creation: Option<CacheCreation>,
     cache_read_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct CacheCreation {
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 impl AnthropicUsage {
@@ -185,9 +228,11 @@ impl AnthropicUsage {
             let cached_input = self.cache_read_input_tokens.unwrap_or(0);
             let cache_write = self.cache_creation_input_tokens.unwrap_or(0);
             let input = tokens.saturating_add(cached_input).saturating_add(cache_write);
-            TokenCounts { input, cached_input, cache_write, output: 0 }
+            let of_hours = self.cache_creation.and_then(|all| all.ephemeral_1h_input_tokens);
+            let cache_write_1h = of_hours.unwrap_or(0);
+            TokenCounts { input, cached_input, cache_write, cache_write_1h, ..Default::default() }
         });
-        Told { input, output: self.output_tokens, alone: false }
+        Told { input, output: self.output_tokens, ..Told::default() }
     }
 }
 
@@ -206,6 +251,25 @@ struct GeminiUsage {
     candidates_token_count: Option<u64>,
     thoughts_token_count: Option<u64>,
     total_token_count: Option<u64>,
+    #[serde(default)]
+    prompt_tokens_details: Vec<GeminiKind>,
+    #[serde(default)]
+    candidates_tokens_details: Vec<GeminiKind>,
+}
+
+/// The tokens of one kind.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiKind {
+    modality: Option<String>,
+    token_count: Option<u64>,
+}
+
+impl GeminiKind {
+    fn count(all: &[Self], modality: &str) -> u64 {
+        let of_kind = all.iter().filter(|kind| kind.modality.as_deref() == Some(modality));
+        of_kind.filter_map(|kind| kind.token_count).fold(0, u64::saturating_add)
+    }
 }
 
 impl GeminiUsage {
@@ -220,8 +284,16 @@ impl GeminiUsage {
         let said =
             candidates.map(|said| said.saturating_add(self.thoughts_token_count.unwrap_or(0)));
         let cached_input = self.cached_content_token_count.unwrap_or(0);
-        let input = input.map(|input| TokenCounts { input, cached_input, ..Default::default() });
-        Told { input, output: rest.max(said), alone: false }
+        let audio_input = GeminiKind::count(&self.prompt_tokens_details, "AUDIO");
+        let input = input.map(|input| TokenCounts {
+            input,
+            cached_input,
+            audio_input,
+            ..TokenCounts::default()
+        });
+        let kind = |modality| GeminiKind::count(&self.candidates_tokens_details, modality);
+        let shown = Shown { audio: kind("AUDIO"), image: kind("IMAGE") };
+        Told { input, output: rest.max(said), shown, alone: false }
     }
 }
 
@@ -314,6 +386,27 @@ mod tests {
             assert_eq!(Told::read(Api::OpenAiChat, none.as_bytes()), None, "{none}");
             assert_eq!(Told::read(Api::OpenAiResponses, none.as_bytes()), None, "{none}");
         }
+    }
+
+    #[test]
+    fn what_has_a_price_of_its_own_is_told_apart() {
+        let counts = |api, json: &str| Told::read(api, json.as_bytes()).unwrap().counts().unwrap();
+        let chat = counts(
+            Api::OpenAiChat,
+            r#"{"usage":{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":{"audio_tokens":4},"completion_tokens_details":{"audio_tokens":5,"image_tokens":1}}}"#,
+        );
+        assert_eq!((chat.audio_input, chat.audio_output, chat.image_output), (4, 5, 1));
+        assert_eq!(chat.uncached_input(), (4, 5));
+        let message = counts(
+            Api::AnthropicMessages,
+            r#"{"usage":{"input_tokens":1,"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":40,"ephemeral_1h_input_tokens":60},"output_tokens":7}}"#,
+        );
+        assert_eq!((message.cache_write, message.cache_write_1h), (100, 60));
+        let gemini = counts(
+            Api::GeminiGenerate,
+            r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7,"promptTokensDetails":[{"modality":"TEXT","tokenCount":2},{"modality":"AUDIO","tokenCount":7}],"candidatesTokensDetails":[{"modality":"IMAGE","tokenCount":6}]}}"#,
+        );
+        assert_eq!((gemini.audio_input, gemini.audio_output, gemini.image_output), (7, 0, 6));
     }
 
     #[test]

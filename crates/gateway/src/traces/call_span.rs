@@ -8,11 +8,11 @@ use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tidegate::Money;
 
 use super::TRACER;
 use crate::llm::{Api, Maker, TokenCounts};
 use crate::metrics::Outcome;
-use crate::prices::Price;
 
 /// The span of a call, or nothing where there are no traces. Clones are the same span, which ends with
 /// the last of them, or where it is told to.
@@ -95,7 +95,7 @@ impl CallSpan {
     }
 
     /// What an LLM call has used.
-    pub(crate) fn used(&self, counts: &TokenCounts, price: Option<&Price>) {
+    pub(crate) fn used(&self, counts: &TokenCounts, paid: Option<Money>) {
         if !self.is_kept() {
             return;
         }
@@ -104,9 +104,9 @@ impl CallSpan {
         self.count("gen_ai.usage.cache_read.input_tokens", counts.cached_input);
         self.count("gen_ai.usage.cache_creation.input_tokens", counts.cache_write);
         self.count("tidegate.settled.llm_tokens", counts.total());
-        if let Some(price) = price {
-            self.count("tidegate.settled.nanos", price.nanos(counts));
-            self.set("tidegate.currency", price.currency.code().to_owned());
+        if let Some(paid) = paid {
+            self.count("tidegate.settled.nanos", paid.nanos());
+            self.set("tidegate.currency", paid.currency().code().to_owned());
         }
     }
 

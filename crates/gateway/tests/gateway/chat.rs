@@ -105,8 +105,11 @@ async fn an_upstream_error_gives_the_reservation_back() {
 
 #[tokio::test]
 async fn an_upstream_that_cannot_be_reached_gives_the_reservation_back() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gateway = Gateway::configured(&config(&format!("http://{closed}")));
+    // Held, so that nobody else gets it, and nobody listens.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = closed.local_addr().unwrap();
+    let gateway = Gateway::configured(&config(&format!("http://{address}")));
     let answer = ask(&gateway, ASK).await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.json()["error"]["message"], "The upstream cannot be reached.");

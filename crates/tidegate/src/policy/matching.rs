@@ -91,6 +91,18 @@ impl Match {
         *self == Self::everyone()
     }
 
+    /// Whether this path, in whatever spelling, is among those that it is for.
+    #[must_use]
+    pub fn is_on_path(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.applies_to(path))
+    }
+
+    /// Whether it is for some models only.
+    #[must_use]
+    pub fn looks_at_model(&self) -> bool {
+        !self.models.is_empty()
+    }
+
     /// Whether the conditions hold.
     #[must_use]
     pub fn applies_to(&self, call: &Call<'_>) -> bool {
@@ -188,5 +200,14 @@ mod tests {
         assert!(ai.applies_to(&Call::new("POST", "/chat")));
         assert!(ai.applies_to(&Call::new("POST", "/v1/x")));
         assert!(!ai.applies_to(&Call::new("POST", "/login")));
+    }
+
+    #[test]
+    fn it_tells_whether_it_is_for_a_path_and_for_some_models() {
+        let chat = Match::everyone().on_path("/v1/*".parse().unwrap()).by_user("alice");
+        assert!(chat.is_on_path("/v1/chat") && !chat.is_on_path("/chat"));
+        assert!(Match::everyone().is_on_path("/chat"));
+        assert!(!chat.looks_at_model());
+        assert!(chat.on_model("gpt-5*".parse().unwrap()).looks_at_model());
     }
 }

@@ -3,8 +3,10 @@
 mod ceilings;
 mod ends;
 mod money;
+mod no_answer;
 mod settling;
 mod setups;
+mod terms;
 
 use std::time::Duration;
 

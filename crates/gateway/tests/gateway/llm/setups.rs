@@ -73,8 +73,8 @@ async fn the_readmes_budget_of_money_in_front_of_three_providers() {
     let gateway = Gateway::configured(&(printed() + &behind(shown, &provider)));
     let (mut money, mut tokens) = (2_500_000_000, 10_000);
     for (kind, model, prices) in [
-        (Kind::Chat, "gpt-5-mini", [1_250, 125, 10_000]),
-        (Kind::Responses, "gpt-5", [1_250, 125, 10_000]),
+        (Kind::Chat, "gpt-5-mini", [250, 25, 2_000]),
+        (Kind::Responses, "gpt-5-mini-2025-08-07", [250, 25, 2_000]),
         (Kind::Messages, "claude-sonnet-4-5", [3_000, 300, 15_000]),
     ] {
         let answer = call(&gateway, kind, model).await;

@@ -34,11 +34,14 @@ pub fn answer(asked: &Asked, script: &Script) -> Result<Answer, Error> {
             "cache_creation_input_tokens": script.cache_write,
             "cache_read_input_tokens": script.cached,
             "cache_creation": {
-                "ephemeral_5m_input_tokens": script.cache_write, "ephemeral_1h_input_tokens": 0,
+                "ephemeral_5m_input_tokens": script.cache_write - script.cache_write_1h,
+                "ephemeral_1h_input_tokens": script.cache_write_1h,
             },
-            "service_tier": "standard",
+            "service_tier": script.tier.as_deref().unwrap_or("standard"),
+            "server_tool_use": { "web_search_requests": 0 },
         }),
         tells_usage: !script.no_usage,
+        searches: script.searches,
     };
     let is_stream = asked.body["stream"] == true;
     let form = if is_stream { Form::Events(call.events()) } else { Form::Whole(call.whole()) };
@@ -53,6 +56,7 @@ struct Call<'a> {
     /// The usage, as far as it is known at once.
     input: Value,
     tells_usage: bool,
+    searches: u64,
 }
 
 impl Call<'_> {
@@ -64,6 +68,9 @@ impl Call<'_> {
         if self.tells_usage {
             message["usage"] = self.input.clone();
             message["usage"]["output_tokens"] = output.into();
+            if stop.is_some() {
+                message["usage"]["server_tool_use"]["web_search_requests"] = self.searches.into();
+            }
         }
         message
     }
@@ -112,7 +119,10 @@ impl Call<'_> {
         });
         if self.tells_usage {
             // All of it, and not what has come since.
-            end["usage"] = json!({ "output_tokens": self.output });
+            end["usage"] = json!({
+                "output_tokens": self.output,
+                "server_tool_use": { "web_search_requests": self.searches },
+            });
         }
         events.push(Event::named(&end, self.output));
         events.push(Event::named(&json!({ "type": "message_stop" }), self.output));

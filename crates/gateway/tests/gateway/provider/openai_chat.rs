@@ -51,6 +51,8 @@ struct Call<'a> {
     calls_tool: bool,
     usage: Option<Value>,
     input: u64,
+    model: String,
+    tier: String,
 }
 
 impl<'a> Call<'a> {
@@ -76,7 +78,21 @@ impl<'a> Call<'a> {
             },
         });
         let usage = (!script.no_usage).then_some(usage);
-        Self { asked, kind, choices, output, reasoning, finish, calls_tool, usage, input }
+        let model = script.served_by.clone().unwrap_or_else(|| asked.model());
+        let tier = script.tier.clone().unwrap_or_else(|| "default".to_owned());
+        Self {
+            asked,
+            kind,
+            choices,
+            output,
+            reasoning,
+            finish,
+            calls_tool,
+            usage,
+            input,
+            model,
+            tier,
+        }
     }
 
     fn answer(self) -> Answer {
@@ -92,8 +108,8 @@ impl<'a> Call<'a> {
             (Kind::Chat, true) => ("chatcmpl-1", "chat.completion.chunk"),
         };
         json!({
-            "id": id, "object": object, "created": 1_780_000_000, "model": self.asked.model(),
-            "service_tier": "default", "system_fingerprint": "fp_1",
+            "id": id, "object": object, "created": 1_780_000_000, "model": self.model,
+            "service_tier": self.tier, "system_fingerprint": "fp_1",
         })
     }
 

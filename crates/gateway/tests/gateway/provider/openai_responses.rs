@@ -33,6 +33,8 @@ struct Call<'a> {
     is_short: bool,
     image: usize,
     usage: Value,
+    tier: Option<String>,
+    searches: u64,
 }
 
 impl<'a> Call<'a> {
@@ -48,7 +50,9 @@ impl<'a> Call<'a> {
             "total_tokens": input + output,
         });
         let usage = if script.no_usage { Value::Null } else { usage };
-        Self { asked, output, reasoning, is_short, image: script.image, usage }
+        let (tier, searches) = (script.tier.clone(), script.searches);
+        let image = script.image;
+        Self { asked, output, reasoning, is_short, image, usage, tier, searches }
     }
 
     /// The response as it stands at its beginning.
@@ -58,7 +62,7 @@ impl<'a> Call<'a> {
             "status": "in_progress", "error": null, "incomplete_details": null,
             "instructions": null, "metadata": {}, "model": self.asked.model(), "output": [],
             "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [],
-            "top_p": 1.0, "usage": null,
+            "top_p": 1.0, "usage": null, "service_tier": "auto",
         })
     }
 
@@ -73,9 +77,13 @@ impl<'a> Call<'a> {
             0 => json!([self.message("completed", Some(&self.text()))]),
             _ => json!([reasoning(), self.message("completed", Some(&self.text()))]),
         };
+        let output = response["output"].as_array_mut().unwrap();
         if self.image > 0 {
-            response["output"].as_array_mut().unwrap().push(self.drawn());
+            output.push(self.drawn());
         }
+        let search = json!({ "id": "ws_1", "type": "web_search_call", "status": "completed" });
+        output.extend((0..self.searches).map(|_| search.clone()));
+        response["service_tier"] = self.tier.as_deref().unwrap_or("default").into();
         response["usage"] = self.usage.clone();
         response
     }

@@ -14,6 +14,13 @@ pub struct Script {
     pub cache_write: u64,
     /// Bytes of an image that a response has.
     pub image: usize,
+    /// Of that, what stays there for an hour.
+    pub cache_write_1h: u64,
+    /// The service tier and the model that serve it, if they are others than usual and asked for.
+    pub tier: Option<String>,
+    pub served_by: Option<String>,
+    /// How often the web is searched.
+    pub searches: u64,
     /// Milliseconds between events.
     pub pace: u64,
     /// An error in place of an answer, and when to come back.
@@ -47,6 +54,10 @@ impl Script {
         cached: 0,
         cache_write: 0,
         image: 0,
+        cache_write_1h: 0,
+        tier: None,
+        served_by: None,
+        searches: 0,
         pace: 0,
         status: None,
         retry_after: None,
@@ -73,6 +84,10 @@ impl Script {
                 "cached" => script.cached = number(),
                 "cache-write" => script.cache_write = number(),
                 "image" => script.image = number() as usize,
+                "cache-write-1h" => script.cache_write_1h = number(),
+                "tier" => script.tier = Some(value.to_owned()),
+                "served-by" => script.served_by = Some(value.to_owned()),
+                "searches" => script.searches = number(),
                 "pace" => script.pace = number(),
                 "status" => script.status = u16::try_from(number()).ok(),
                 "retry-after" => script.retry_after = Some(number()),
