@@ -4,6 +4,8 @@
 //! Heads are loaded `Acquire` and swapped `AcqRel`. For an algorithm of one word nothing more than
 //! the head itself is needed; for those with a ring, who sees a head sees the ring as it was when the
 //! head was swapped in. The claim of a slot needs more, and says so there.
+//! A model fails without each of these, but for the acquire of a swap that succeeds: the head that it replaces
+//! was loaded with acquire before.
 
 use crate::Key;
 use crate::protocol::{Cell, Swap};

@@ -323,3 +323,19 @@ fn a_peek_that_meets_a_takeover_tells_no_half_of_it() {
     check(SlidingWindowCounter::new(quota(4), 2).unwrap(), [(8, 85), (8, 95), (9, 105)]);
     check(SlidingWindowLog::new(quota(4)).unwrap(), [(8, 95), (8, 95), (9, 105)]);
 }
+
+/// The same as alone: who finds a head that another thread has just swapped in sees what was filed before.
+#[test]
+fn a_keyed_refund_that_meets_a_turn_frees_its_unit() {
+    explore(3, || {
+        let table = Arc::new(table(1, SlidingWindowCounter::new(quota(2), 2).unwrap()));
+        assert!(table.decide(key(1), Cost::ONE, at(95)).is_allow());
+        let turner = {
+            let table = table.clone();
+            thread::spawn(move || assert!(table.charge(key(1), Cost::ZERO, at(112))))
+        };
+        table.refund(key(1), Cost::ONE, at(95), at(112));
+        turner.join().unwrap();
+        assert_eq!(table.peek(key(1), Cost::ZERO, at(113)).remaining(), 2);
+    });
+}

@@ -4,11 +4,12 @@
 //! Entries are swapped `AcqRel` and loaded `Acquire`, as the head is by its cell. A thread that sees
 //! a head also sees the entries that were written before that head was swapped in.
 //!
-//! Models fail without the acquire of a load, and without the release of an entry that is begun: who sees an
-//! entry sees a head no older than its writer did. An entry that is postponed or vacated keeps the same rule,
-//! though no model tells: it takes a debt, and a ring that has gone round meanwhile. The acquire of a swap is
-//! needed by none. One that succeeds replaces a word that was loaded with acquire before; and what a thread
-//! makes of one that failed takes effect by a swap of the head from the exact word that it began with.
+//! Models fail without the acquire of a load, without the release of an entry that is begun (who sees an entry
+//! sees a head no older than its writer did), and, where a ring is cleared, without the acquire of a swap that
+//! fails. The others keep the same rule, though no model tells. An entry that is postponed, vacated or cleared
+//! is released like one that is begun: that takes a debt or a refund, and a ring that has gone round meanwhile.
+//! A swap that succeeds replaces a word that was loaded with acquire before; and what a thread makes of one
+//! that failed takes effect by a swap of the head from the exact word that it began with.
 //!
 //! # Late writers
 //! An entry is swapped from the exact word that was read. Recorded times grow by at least a window
