@@ -269,16 +269,13 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         }
     }
 
-    /// Brings what a decision on `key` will look at into the processor's cache.
+    /// Has what a decision on `key` will look at first brought into the processor's cache.
     ///
     /// Lines that are asked for in a row come from memory at the same time. So to decide on many keys
     /// of a large table, touch a few dozen, and then decide on them.
     #[inline]
     pub fn touch(&self, key: Key) {
-        if let Some(line) = self.storage.lines().get(set::home_line(self.whole_sets, key)) {
-            // Not a prefetch instruction, which would be `unsafe`: a load that nobody waits for.
-            core::hint::black_box(slot::load(&line.slots()[set::home_slot(key)]));
-        }
+        self.storage.prefetch(set::home_line(self.whole_sets, key));
     }
 
     /// How many keys are live (not idle) at `now`. Looks at every slot.

@@ -107,12 +107,21 @@ fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
 /// ```
 #[must_use]
 pub fn masked(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => masked_v6(v6, ipv6_prefix),
+    }
+}
+
+// Out of line: a policy does this for each rule, and in line it would do most of it for IPv4, too.
+#[inline(never)]
+fn masked_v6(v6: Ipv6Addr, ipv6_prefix: u8) -> IpAddr {
+    match v6.to_canonical() {
         IpAddr::V6(v6) => {
             let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_prefix.min(128))).unwrap_or(0);
             IpAddr::V6((u128::from(v6) & mask).into())
         }
+        v4 => v4,
     }
 }
 

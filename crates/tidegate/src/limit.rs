@@ -27,6 +27,8 @@ use crate::rate::{Period, Rate, RateError};
 pub struct Limit {
     rate: Rate,
     kind: Kind,
+    /// Those of the algorithm, asked for on the way of every decision.
+    ring_words: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -37,6 +39,20 @@ enum Kind {
     SlidingWindowCounter(SlidingWindowCounter),
     SlidingWindowLog(SlidingWindowLog),
     Concurrency(Concurrency),
+}
+
+/// Calls the algorithm that the limit has.
+macro_rules! on_each {
+    ($self:expr, $inner:ident => $call:expr) => {
+        match &$self.kind {
+            Kind::TokenBucket($inner) => $call,
+            Kind::FixedWindow($inner) => $call,
+            Kind::Calendar($inner) => $call,
+            Kind::SlidingWindowCounter($inner) => $call,
+            Kind::SlidingWindowLog($inner) => $call,
+            Kind::Concurrency($inner) => $call,
+        }
+    };
 }
 
 /// The algorithms, by the names that policy files use.
@@ -72,7 +88,7 @@ impl Limit {
             Some(burst) => bucket.with_burst(burst)?,
             None => bucket,
         };
-        Ok(Self { rate, kind: Kind::TokenBucket(bucket) })
+        Ok(Self::of(rate, Kind::TokenBucket(bucket)))
     }
 
     /// A budget per second, minute or hour, or per day, week or month of a calendar in `zone` (by
@@ -93,7 +109,7 @@ impl Limit {
             _ if zone.is_some() => return Err(LimitError::NeedlessZone),
             _ => {
                 let window = FixedWindow::new(rate.quota()?)?;
-                return Ok(Self { rate, kind: Kind::FixedWindow(window) });
+                return Ok(Self::of(rate, Kind::FixedWindow(window)));
             }
         };
         let calendar = match zone {
@@ -103,7 +119,7 @@ impl Limit {
                 CalendarWindow::in_zone(unit, zone).map_err(unknown)?
             }
         };
-        Ok(Self { rate, kind: Kind::Calendar(FixedWindow::on(calendar, rate.units())?) })
+        Ok(Self::of(rate, Kind::Calendar(FixedWindow::on(calendar, rate.units())?)))
     }
 
     /// At most the rate's units in any window of its period, in constant memory.
@@ -112,7 +128,7 @@ impl Limit {
     /// When the rate or the epochs are ones that [`SlidingWindowCounter`] refuses.
     pub fn sliding_window_counter(rate: Rate, epochs: usize) -> Result<Self, LimitError> {
         let counter = SlidingWindowCounter::new(rate.quota()?, epochs)?;
-        Ok(Self { rate, kind: Kind::SlidingWindowCounter(counter) })
+        Ok(Self::of(rate, Kind::SlidingWindowCounter(counter)))
     }
 
     /// Exactly at most the rate's units in any window of its period, 8 bytes per unit and key.
@@ -121,7 +137,7 @@ impl Limit {
     /// When the rate is one that [`SlidingWindowLog`] refuses.
     pub fn sliding_window_log(rate: Rate) -> Result<Self, LimitError> {
         let log = SlidingWindowLog::new(rate.quota()?)?;
-        Ok(Self { rate, kind: Kind::SlidingWindowLog(log) })
+        Ok(Self::of(rate, Kind::SlidingWindowLog(log)))
     }
 
     /// At most so many units in use at a time: charged when a call begins, and refunded when it ends.
@@ -130,7 +146,13 @@ impl Limit {
     /// When that is none, or more than 524,287.
     pub fn concurrent(units: u64) -> Result<Self, LimitError> {
         let rate = Rate::new(units, Period::Concurrent);
-        Ok(Self { rate, kind: Kind::Concurrency(Concurrency::new(units)?) })
+        Ok(Self::of(rate, Kind::Concurrency(Concurrency::new(units)?)))
+    }
+
+    fn of(rate: Rate, kind: Kind) -> Self {
+        let limit = Self { rate, kind, ring_words: 0 };
+        let ring_words = on_each!(limit, inner => inner.ring_words());
+        Self { ring_words, ..limit }
     }
 
     /// The same limit; of units in use at a time, whose count is void when nobody has touched it for so
@@ -316,24 +338,10 @@ impl FromStr for Limit {
     }
 }
 
-/// Calls the algorithm that the limit has.
-macro_rules! on_each {
-    ($self:expr, $inner:ident => $call:expr) => {
-        match &$self.kind {
-            Kind::TokenBucket($inner) => $call,
-            Kind::FixedWindow($inner) => $call,
-            Kind::Calendar($inner) => $call,
-            Kind::SlidingWindowCounter($inner) => $call,
-            Kind::SlidingWindowLog($inner) => $call,
-            Kind::Concurrency($inner) => $call,
-        }
-    };
-}
-
 impl Protocol for Limit {
     #[inline]
     fn ring_words(&self) -> usize {
-        on_each!(self, inner => inner.ring_words())
+        self.ring_words
     }
 
     #[inline(always)]

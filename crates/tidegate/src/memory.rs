@@ -18,6 +18,8 @@ pub struct Memory {
 impl Memory {
     /// Memory of this process with room for `keys` live keys and `ring_words` words beside each slot.
     ///
+    /// Where that is none, slots are cheap, and few keys get [more of them](Line::roomy_for_keys).
+    ///
     /// # Panics
     /// When the system has no memory for that.
     #[must_use]
@@ -35,7 +37,7 @@ impl Memory {
     /// # Errors
     /// When the system has no memory for that.
     pub fn try_for_keys(keys: usize, ring_words: usize) -> io::Result<Self> {
-        let lines = Pages::try_zeroed(Line::for_keys(keys))?;
+        let lines = Pages::try_zeroed(lines(keys, ring_words))?;
         let words = lines.len().saturating_mul(Line::SLOTS).saturating_mul(ring_words);
         Ok(Self { lines, ring: Pages::try_zeroed(words)?, tally: Pages::try_zeroed(1)? })
     }
@@ -46,7 +48,7 @@ impl Memory {
     /// # Errors
     /// When the system has no memory for the slots, or no addresses for the ring words.
     pub fn sparse_for_keys(keys: usize, ring_words: usize) -> io::Result<Self> {
-        let lines = Pages::try_zeroed(Line::for_keys(keys))?;
+        let lines = Pages::try_zeroed(lines(keys, ring_words))?;
         let words = lines.len().saturating_mul(Line::SLOTS).saturating_mul(ring_words);
         Ok(Self { lines, ring: Pages::sparse(words)?, tally: Pages::try_zeroed(1)? })
     }
@@ -54,7 +56,7 @@ impl Memory {
     /// How many bytes [`for_keys`](Self::for_keys) allocates; `None` when they cannot be addressed.
     #[must_use]
     pub fn bytes_for_keys(keys: usize, ring_words: usize) -> Option<usize> {
-        let lines = Line::for_keys(keys);
+        let lines = lines(keys, ring_words);
         let ring =
             lines.checked_mul(Line::SLOTS * size_of::<AtomicU64>())?.checked_mul(ring_words)?;
         lines.checked_mul(size_of::<Line>())?.checked_add(ring)
@@ -68,6 +70,11 @@ impl Memory {
     ) -> Self {
         Self { lines, ring, tally }
     }
+}
+
+/// So many lines.
+const fn lines(keys: usize, ring_words: usize) -> usize {
+    if ring_words == 0 { Line::roomy_for_keys(keys) } else { Line::for_keys(keys) }
 }
 
 /// So many ring words.
@@ -92,5 +99,10 @@ impl Storage for Memory {
             Some(tally) => tally,
             None => unreachable!("there is one tally"),
         }
+    }
+
+    #[inline]
+    fn prefetch(&self, line: usize) {
+        self.lines.prefetch(line);
     }
 }

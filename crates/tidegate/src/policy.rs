@@ -91,6 +91,10 @@ struct Inner {
     clock: Box<dyn Clock + Send + Sync>,
     /// Whether any rule looks at the path, so that it must be brought into its canonical form.
     looks_at_paths: bool,
+    /// Whether any rule is a dry run.
+    has_dry_runs: bool,
+    /// Whether any rule's charges are settled when the call ends.
+    settles_later: bool,
     /// What keeps the rules that are not this process's own.
     engine: Option<Arc<dyn Engine>>,
 }
@@ -133,8 +137,17 @@ impl Policy {
             }
         }
         let looks_at_paths = rules.iter().any(Rule::looks_at_path);
-        let clock = Box::new(clock);
-        Ok(Self { inner: Arc::new(Inner { rules, clock, looks_at_paths, engine }) })
+        let has_dry_runs = rules.iter().any(Rule::is_dry_run);
+        let settles_later = rules.iter().any(Rule::is_settled_later);
+        let inner = Inner {
+            rules,
+            clock: Box::new(clock),
+            looks_at_paths,
+            has_dry_runs,
+            settles_later,
+            engine,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A policy from the text of a policy file, on the system's clock.
@@ -255,7 +268,9 @@ impl Policy {
             }
             return Verdict::Deny(Refusal::new(rule, reason, layers));
         }
-        charge_dry_runs(&mut layers, now);
+        if self.inner.has_dry_runs {
+            charge_dry_runs(&mut layers, now);
+        }
         let reservation = self.reserve(&layers, None, now);
         Verdict::Allow(Grant::new(layers, reservation))
     }
@@ -322,21 +337,17 @@ impl Policy {
         let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
         let mut longest: Option<(&Rule, Denial)> = None;
         for rule in self.inner.rules.iter().filter(|rule| rule.engine().is_none()) {
-            let applied = match rule.applies(call, path.as_deref()) {
+            let mut applied = match rule.applies(call, path.as_deref()) {
                 Applies::Yes(applied) => applied,
                 Applies::Missing(reason) if !rule.is_dry_run() => {
                     return Some((rule, reason));
                 }
                 Applies::Missing(_) | Applies::No => continue,
             };
-            let denial = rule.foresee(&applied, now).err();
-            let told = denial.map(Decision::Deny);
-            layers.push(Standing { told, ..Standing::new(rule, applied, now) });
-            if let Some(denial) = denial
-                && !rule.is_dry_run()
-                && longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest))
-            {
-                longest = Some((rule, denial));
+            if rule.foresees(&mut applied, now) {
+                layers.push(Standing::new(rule, applied, now));
+            } else {
+                ask_closely(Standing::new(rule, applied, now), layers, &mut longest);
             }
         }
         longest.map(|(rule, denial)| (rule, Reason::Limit(denial)))
@@ -372,6 +383,9 @@ impl Policy {
         on_hold: Option<Box<held::OnHold>>,
         now: Timestamp,
     ) -> Option<Reservation<Held>> {
+        if !self.inner.settles_later && on_hold.is_none() {
+            return None;
+        }
         // A dry run that would have denied was not charged, so there is nothing to settle.
         let mut charged = layers
             .iter()
@@ -402,6 +416,26 @@ type Layers<'p> = verdict::Standings<'p>;
 
 type Denied<'p> = (&'p Rule, Reason<'p>);
 
+/// Asks a rule whose key is not where it is looked for first, or that denies. The longest wait so far is in
+/// `longest`.
+#[inline(never)]
+fn ask_closely<'p>(
+    mut layer: Standing<'p>,
+    layers: &mut Layers<'p>,
+    longest: &mut Option<(&'p Rule, Denial)>,
+) {
+    let rule = layer.rule;
+    let denial = rule.foresee(&mut layer.applied, layer.now).err();
+    layer.told = denial.map(Decision::Deny);
+    layers.push(layer);
+    if let Some(denial) = denial
+        && !rule.is_dry_run()
+        && longest.is_none_or(|(_, longest)| verdict::is_longer(denial, longest))
+    {
+        *longest = Some((rule, denial));
+    }
+}
+
 /// Charges the enforced rules in their order. When one of them denies after all, what was charged is
 /// refunded.
 #[inline(always)]
@@ -411,15 +445,27 @@ fn charge_in_order<'p>(layers: &mut Layers<'p>, now: Timestamp) -> Result<(), De
         if rule.is_dry_run() {
             continue;
         }
-        if let Err(denial) = rule.admit(&layers[index].applied, now) {
-            layers[index].told = Some(Decision::Deny(denial));
-            for charged in layers[..index].iter().filter(|layer| !layer.rule.is_dry_run()) {
-                charged.rule.refund(&charged.applied, now, now);
-            }
-            return Err((rule, Reason::Limit(denial)));
+        if !rule.admits(&layers[index].applied, now) {
+            charge_or_refund(layers, index, now)?;
         }
     }
     Ok(())
+}
+
+/// Charges a layer whose rule has just denied, if there is room after all; else refunds those before.
+#[cold]
+fn charge_or_refund<'p>(
+    layers: &mut Layers<'p>,
+    index: usize,
+    now: Timestamp,
+) -> Result<(), Denied<'p>> {
+    let rule = layers[index].rule;
+    let Err(denial) = rule.admit(&layers[index].applied, now) else { return Ok(()) };
+    layers[index].told = Some(Decision::Deny(denial));
+    for charged in layers[..index].iter().filter(|layer| !layer.rule.is_dry_run()) {
+        charged.rule.refund(&charged.applied, now, now);
+    }
+    Err((rule, Reason::Limit(denial)))
 }
 
 /// Charges this process's dry runs for a call that is allowed, and counts those that would have denied it.

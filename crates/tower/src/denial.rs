@@ -1,6 +1,5 @@
 //! Denials as responses.
 
-use std::fmt::{self, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AF
 use http::{Response, StatusCode};
 use serde::Serialize;
 use tidegate::policy::{CostRule, Reason, Refusal, Rule};
-use tidegate::{Cause, Retry};
+use tidegate::{Cause, Period, Rate, Retry};
 
 use crate::fields::{Rendered, whole_s};
 use crate::{Fields, ResponseBody};
@@ -141,54 +140,80 @@ fn detail(refusal: &Refusal<'_>) -> String {
             )
         }
         Reason::Limit(denial) => {
-            let rate = RateText(rule);
-            // Room for all of it, so that it need not grow while it is written.
-            let mut detail = String::with_capacity(192);
-            // Writing to a string cannot fail.
-            let _ = match denial.cause() {
-                Cause::Oversized => write!(
-                    detail,
-                    "This call needs more than the limit `{name}` of {rate} ever has: at most {} at once.",
-                    UnitsText(rule, rule.limit().capacity())
-                ),
-                Cause::Exhausted if rule.limit().is_concurrency() => {
-                    write!(detail, "The limit `{name}` of {rate} calls is reached.")
+            let (mut detail, limit) = (Detail::new(), rule.limit());
+            match denial.cause() {
+                Cause::Oversized => {
+                    detail.text("This call needs more than the limit `").text(name).text("` of ");
+                    detail.rate(rule).text(" ever has: at most ");
+                    detail.units(rule, limit.capacity()).text(" at once.")
+                }
+                Cause::Exhausted if limit.is_concurrency() => {
+                    detail.text("The limit `").text(name).text("` of ");
+                    detail.rate(rule).text(" calls is reached.")
                 }
                 Cause::TableFull => {
-                    write!(detail, "The limit `{name}` has no room for another caller right now.")
+                    detail.text("The limit `").text(name);
+                    detail.text("` has no room for another caller right now.")
                 }
-                _ => write!(
-                    detail,
-                    "The limit `{name}` of {rate} is spent: {} left.",
-                    UnitsText(rule, denial.remaining())
-                ),
+                _ => {
+                    detail.text("The limit `").text(name).text("` of ");
+                    detail.rate(rule).text(" is spent: ");
+                    detail.units(rule, denial.remaining()).text(" left.")
+                }
             };
             if let Some(secs) = retry_after_s(refusal) {
-                let _ = write!(detail, " Try again in {secs} s.");
+                detail.text(" Try again in ").number(secs).text(" s.");
             }
-            detail
+            detail.0
         }
     }
 }
 
-/// A rule's rate, and so many of its units: numbers, but for money, which is told as such.
-struct RateText<'a>(&'a Rule);
-struct UnitsText<'a>(&'a Rule, u64);
+/// A text that is put together by hand: the formatter takes several times as long, and a flood of denials
+/// should cost little.
+struct Detail(String);
 
-impl fmt::Display for RateText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.cost() {
-            CostRule::Money(_) => f.write_str(&self.0.limit_text()),
-            _ => self.0.limit().rate().fmt(f),
+impl Detail {
+    /// Room for all of it, so that it need not grow while it is written.
+    fn new() -> Self {
+        Self(String::with_capacity(192))
+    }
+
+    #[inline]
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.0.push_str(text);
+        self
+    }
+
+    #[inline]
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.text(itoa::Buffer::new().format(number))
+    }
+
+    /// A rule's rate, in numbers, but for money, which is told as such.
+    fn rate(&mut self, rule: &Rule) -> &mut Self {
+        match rule.cost() {
+            CostRule::Money(_) => self.text(&rule.limit_text()),
+            _ => self.plain_rate(rule.limit().rate()),
         }
     }
-}
 
-impl fmt::Display for UnitsText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.cost() {
-            CostRule::Money(_) => f.write_str(&self.0.units_text(self.1)),
-            _ => self.1.fmt(f),
+    /// As the rate's `Display`.
+    fn plain_rate(&mut self, rate: Rate) -> &mut Self {
+        let name = rate.period().name();
+        self.number(rate.units());
+        match rate.count() {
+            _ if rate.period() == Period::Concurrent => self.text(" ").text(name),
+            1 => self.text(" per ").text(name),
+            count => self.text(" per ").number(count.into()).text(" ").text(name).text("s"),
+        }
+    }
+
+    /// So many of a rule's units: a number, but for money, which is told as such.
+    fn units(&mut self, rule: &Rule, units: u64) -> &mut Self {
+        match rule.cost() {
+            CostRule::Money(_) => self.text(&rule.units_text(units)),
+            _ => self.number(units),
         }
     }
 }
@@ -248,6 +273,20 @@ fn plain_response(refusal: &Refusal<'_>, request: &HeaderMap) -> Response<Bytes>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_told_as_everywhere() {
+        for text in ["1 per second", "20 per minute", "5 per 30 seconds", "7 per 2 weeks"] {
+            let rate: Rate = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            let mut detail = Detail::new();
+            detail.plain_rate(rate);
+            assert_eq!(detail.0, rate.to_string());
+        }
+        let mut detail = Detail::new();
+        let concurrent = Rate::new(3, Period::Concurrent);
+        detail.plain_rate(concurrent);
+        assert_eq!(detail.0, concurrent.to_string());
+    }
 
     #[test]
     fn a_problem_is_the_json_that_a_serializer_makes_of_it() {

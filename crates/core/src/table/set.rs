@@ -21,6 +21,9 @@ const A_WHILE_NS: u64 = if cfg!(any(loom, shuttle)) { 0 } else { 10_000_000_000 
 /// home line.
 const FEW_KEYS: usize = 1 << 17;
 
+/// The lines of a roomy table: 1 MiB, which a processor's second cache holds.
+const ROOMY: usize = 1 << 14;
+
 impl Line {
     /// How many lines hold `keys` live keys: at a load of 80.5%, where a set hardly ever runs full. (Of
     /// tables with ten million keys, one in forty has no room for some.) Up to 131,072 keys, at a
@@ -34,6 +37,22 @@ impl Line {
             1..=LINES => lines,
             _ => lines.div_ceil(LINES) * LINES,
         }
+    }
+
+    /// The same where speed counts for more than some memory: for few keys up to eight slots each, as far
+    /// as 1 MiB goes, so that nearly every key is in the slot where its search starts.
+    ///
+    /// ```
+    /// use tidegate_core::Line;
+    ///
+    /// let slots = |keys| Line::roomy_for_keys(keys) * Line::SLOTS;
+    /// assert_eq!([1_000, 10_000, 100_000].map(slots), [8_192, 65_536, 200_192]);
+    /// ```
+    #[must_use]
+    pub const fn roomy_for_keys(keys: usize) -> usize {
+        let (least, roomy) = (Self::for_keys(keys), Self::for_keys(keys.saturating_mul(4)));
+        let roomy = if roomy < ROOMY { roomy } else { ROOMY };
+        if least > roomy { least } else { roomy }
     }
 }
 

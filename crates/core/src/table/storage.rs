@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::slot::{Line, SLOTS};
+use super::slot::{self, Line, SLOTS};
 use crate::sync::{AtomicU64, Ordering, const_unless_model};
 
 /// The memory of a [`Table`](crate::Table): on the stack, the heap, or shared between processes.
@@ -15,6 +15,17 @@ pub trait Storage {
 
     /// The counters.
     fn tally(&self) -> &Tally;
+
+    /// Has a line brought into the processor's cache, if there is one of that index, and waits for nothing.
+    ///
+    /// By itself, it loads a word of it that nobody waits for. Storages whose crate allows itself `unsafe`
+    /// have an instruction for it, which keeps no place in the processor while the line is on its way.
+    #[inline]
+    fn prefetch(&self, line: usize) {
+        if let Some(line) = self.lines().get(line) {
+            core::hint::black_box(slot::load(&line.slots()[0]));
+        }
+    }
 }
 
 /// Borrowed memory.

@@ -70,6 +70,10 @@ fn agrees_with_a_limiter_per_key<P: Protocol + Copy>(
                 prop_assert_eq!(seated.peek_in(&seat, cost, now), limiter.peek(cost, now));
                 let foreseen = seated.foresee_in(&seat, cost, now).err();
                 prop_assert_eq!(foreseen, limiter.peek(cost, now).denial());
+                if let Some(seat) = seated.seat_if_fits(key(user), cost, now) {
+                    prop_assert!(limiter.peek(cost, now).is_allow());
+                    prop_assert_eq!(seated.peek_in(&seat, cost, now), limiter.peek(cost, now));
+                }
                 let decision = limiter.decide(cost, now);
                 let ours = table.decide(key(user), cost, now);
                 prop_assert_eq!(ours, decision);

@@ -124,7 +124,7 @@ impl Match {
     }
 
     /// As [`applies_to`](Self::applies_to), with the canonical path, if any rule asked for it.
-    #[inline(always)]
+    #[inline(never)] // most rules have no conditions; in line, theirs would take the others' registers
     pub(super) fn applies(&self, call: &Call<'_>, path: Option<&str>) -> bool {
         let on_path = |path| self.paths.iter().any(|pattern| pattern.applies_to_canonical(path));
         let by_method = |method: &String| {

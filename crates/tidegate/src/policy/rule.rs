@@ -37,6 +37,8 @@ pub struct Rule {
     name: String,
     key: Vec<KeyPart>,
     matching: Match,
+    /// Whether the match has no conditions, as most have not.
+    is_for_everyone: bool,
     cost: CostRule,
     missing_key: MissingKey,
     when_short: WhenShort,
@@ -229,6 +231,7 @@ impl Rule {
             name: name.to_owned(),
             key,
             matching: Match::everyone(),
+            is_for_everyone: true,
             cost: CostRule::Fixed(1),
             missing_key: MissingKey::Deny,
             when_short: WhenShort::Deny,
@@ -259,7 +262,7 @@ impl Rule {
     /// The same rule, only for some calls.
     #[must_use]
     pub fn matching(self, matching: Match) -> Self {
-        Self { matching, ..self }
+        Self { is_for_everyone: matching.is_everyone(), matching, ..self }
     }
 
     /// The same rule, at another cost.
@@ -494,12 +497,12 @@ impl Rule {
         self.matching.looks_at_path()
     }
 
-    /// Whether the rule applies to a call, and with which key and cost.
+    /// Whether the rule applies to a call, and with which key and cost. The key has no place yet.
     ///
     /// In line where this process's rules are asked: it is half of what a decision takes.
     #[inline(always)]
     pub(super) fn applies(&self, call: &Call<'_>, path: Option<&str>) -> Applies<'_> {
-        if !self.matching.applies(call, path) {
+        if !self.is_for_everyone && !self.matching.applies(call, path) {
             return Applies::No;
         }
         let cost = match self.cost {
@@ -516,7 +519,7 @@ impl Rule {
         let (key, missing) = self.key_of(call);
         match (missing, self.missing_key) {
             (None, _) | (_, MissingKey::Share) => {
-                Applies::Yes(Applied { seat: self.table.seat(key), cost: Cost::new(cost) })
+                Applies::Yes(Applied { seat: Seat::unknown(key), cost: Cost::new(cost) })
             }
             (Some(_), MissingKey::Skip) => Applies::No,
             (Some(part), MissingKey::Deny) => Applies::Missing(Reason::MissingKey(part)),
@@ -540,15 +543,30 @@ impl Rule {
     }
 
     /// Charges the call, if it fits.
-    #[inline]
+    #[inline(never)]
     pub(super) fn admit(&self, applied: &Applied, now: Timestamp) -> Result<(), Denial> {
         self.table.admit_in(&applied.seat, applied.cost, now)
     }
 
-    /// Whether the call would fit. Charges nothing.
-    #[inline]
-    pub(super) fn foresee(&self, applied: &Applied, now: Timestamp) -> Result<(), Denial> {
+    /// The same in line, without the denial: who is told no may [ask](Self::admit) once more.
+    #[inline(always)]
+    pub(super) fn admits(&self, applied: &Applied, now: Timestamp) -> bool {
+        self.table.admit_in(&applied.seat, applied.cost, now).is_ok()
+    }
+
+    /// Whether the call would fit, with the key's place for the charge. Charges nothing.
+    #[inline(never)]
+    pub(super) fn foresee(&self, applied: &mut Applied, now: Timestamp) -> Result<(), Denial> {
+        applied.seat = self.table.seat(applied.seat.key());
         self.table.foresee_in(&applied.seat, applied.cost, now)
+    }
+
+    /// The same in line, for a key that is where it is looked for first. False says nothing.
+    #[inline(always)]
+    pub(super) fn foresees(&self, applied: &mut Applied, now: Timestamp) -> bool {
+        let seat = self.table.seat_if_fits(applied.seat.key(), applied.cost, now);
+        applied.seat = seat.unwrap_or(applied.seat);
+        seat.is_some()
     }
 
     /// How the key stands, with nothing more charged; or, of a cost, what it would be told.
