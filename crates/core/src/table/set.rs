@@ -46,12 +46,12 @@ impl Line {
     /// use tidegate_core::Line;
     ///
     /// let slots = |keys| Line::roomy_for_keys(keys) * Line::SLOTS;
-    /// assert_eq!([1_000, 10_000, 100_000].map(slots), [8_192, 65_536, 200_192]);
+    /// assert_eq!([100, 1_000, 10_000, 100_000].map(slots), [512, 7_680, 65_536, 200_192]);
     /// ```
     #[must_use]
     pub const fn roomy_for_keys(keys: usize) -> usize {
-        let (least, roomy) = (Self::for_keys(keys), Self::for_keys(keys.saturating_mul(4)));
-        let roomy = if roomy < ROOMY { roomy } else { ROOMY };
+        let (least, eight_each) = (Self::for_keys(keys), keys.saturating_mul(8 / SLOTS));
+        let roomy = whole_sets(if eight_each < ROOMY { eight_each } else { ROOMY });
         if least > roomy { least } else { roomy }
     }
 }
