@@ -42,7 +42,7 @@ pub(crate) struct Served {
 pub(crate) async fn serve(operation: &Operation, live: &Arc<Live>) -> Result<Served, ServerError> {
     let mut served = Served::default();
     if let Some(admin) = &operation.admin {
-        let router = health::router(live).merge(api::router(live, admin.token()));
+        let router = health::router(live).merge(api::router(live));
         served.admin = Some(listen("admin", admin.listen, router).await?);
     }
     if let Some(address) = operation.metrics {

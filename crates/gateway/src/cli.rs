@@ -122,7 +122,7 @@ impl Origin {
     pub(crate) fn config(&self, former: Option<&Gateway>) -> Result<Config, ConfigError> {
         let state = self.state.as_ref();
         let mut config = match &self.file {
-            None => Config::built_in(state)?,
+            None => Config::built_in(state, former)?,
             Some(file) => Config::from_text(file, &Config::read(file)?, state, former)?,
         };
         if let Some(listen) = self.listen {

@@ -142,8 +142,12 @@ pub(crate) struct Around<'a> {
 
 impl Config {
     /// The demo.
-    pub(crate) fn built_in(state: Option<&SharedFile>) -> Result<Self, ConfigError> {
-        Self::parse(&Source::new("built-in", DEFAULT), Around { state, ..Around::default() })
+    pub(crate) fn built_in(
+        state: Option<&SharedFile>,
+        former: Option<&Gateway>,
+    ) -> Result<Self, ConfigError> {
+        let around = Around { state, former, ..Around::default() };
+        Self::parse(&Source::new("built-in", DEFAULT), around)
     }
 
     /// What takes a restart to change.
@@ -314,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_built_in_configuration_has_the_three_layers() {
-        let config = Config::built_in(None).unwrap();
+        let config = Config::built_in(None, None).unwrap();
         let rules: Vec<_> = config.policy.rules().iter().map(|rule| rule.name()).collect();
         assert_eq!(rules, ["ip", "user", "budget"]);
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");

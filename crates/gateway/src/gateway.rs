@@ -20,8 +20,8 @@ use tidegate_tower::{HeadersOf, PeerAddr, client_ip};
 
 use crate::admin::{Blocks, Names};
 use crate::answer::{self, Dialect, LimitFields};
-use crate::client::{Arriving, Patience, odd_framing};
-use crate::config::{Config, Fixed};
+use crate::client::{Arriving, Patience, has_dot_segments, odd_framing};
+use crate::config::{Config, Fixed, Operation};
 use crate::identity::{FailedLogins, Identified, Identity, Who};
 use crate::llm::{self, Route};
 use crate::log;
@@ -50,6 +50,7 @@ pub(crate) struct Gateway {
     /// Where denials are counted, by rule.
     denials: Vec<(Box<str>, Counter)>,
     fixed: Fixed,
+    operation: Operation,
     blocks: Option<Arc<Blocks>>,
     names: Option<Arc<Names>>,
 }
@@ -126,6 +127,7 @@ impl Gateway {
             blocks: None,
             names: None,
             fixed,
+            operation: config.operation,
             policy: config.policy,
             redis: config.redis,
             proxies: TrustedProxies::new(config.trusted_proxies),
@@ -167,6 +169,11 @@ impl Gateway {
     /// What takes a restart to change.
     pub(crate) const fn fixed(&self) -> &Fixed {
         &self.fixed
+    }
+
+    /// How it is operated.
+    pub(crate) const fn operation(&self) -> &Operation {
+        &self.operation
     }
 
     /// Answers a request that came from this address, and counts it.
@@ -226,6 +233,11 @@ impl Gateway {
             let mut refused = answer::bad_request(status, message, dialect);
             // Where the next request begins is a matter of opinion, too.
             refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return self.count_and_answer(&parts, &caller, refused, dialect).await;
+        }
+        if has_dot_segments(parts.uri.path()) {
+            let message = "The path has a segment `.` or `..`; send the path that it leads to.";
+            let refused = answer::bad_request(StatusCode::BAD_REQUEST, message, dialect);
             return self.count_and_answer(&parts, &caller, refused, dialect).await;
         }
         match &caller.route {
@@ -295,8 +307,7 @@ impl Gateway {
         let request = Request::from_parts(parts, body);
         let answer = outside(self.providers.send(request, caller.ip, maker)).await;
         let response = answer.unwrap_or_else(|error| answer::upstream_failed(error, dialect));
-        let failed = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&response.status());
-        if is_login && !failed {
+        if is_login && !tells_of_a_wrong_password(response.status()) {
             self.failed_logins.forgive(caller.ip);
         }
         let response = match allowed.reservation {
@@ -392,6 +403,13 @@ impl Gateway {
         );
         answer::denied(refusal, unpriced, dialect, &parts.headers)
     }
+}
+
+/// Whether the answer to a log-in may be that the password is wrong: 401, and by RFC 6749, 5.2, 400 as well. All
+/// else that is a client's error is taken for one, but what says that nobody logs in there.
+fn tells_of_a_wrong_password(status: StatusCode) -> bool {
+    status.is_client_error()
+        && ![StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status)
 }
 
 fn with_fields(fields: LimitFields, mut response: Response<Body>) -> Response<Body> {

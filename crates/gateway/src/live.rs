@@ -33,24 +33,25 @@ pub(crate) struct Reloads {
     pub(crate) taken_over: Option<SystemTime>,
     /// Why the latest attempt failed, if it did, and when.
     pub(crate) failed: Option<(SystemTime, String)>,
-    /// Policies whose calls may still be under way.
+    /// Policies whose calls may still be under way, or just begin.
     retired: Vec<Policy>,
 }
 
 impl Live {
-    pub(crate) fn new(config: Config, origin: Origin) -> Self {
-        let blocks = Arc::new(Blocks::beside(origin.state()));
+    /// The gateway of a configuration; `Err` when whom operators block cannot be read.
+    pub(crate) fn new(config: Config, origin: Origin) -> Result<Self, String> {
+        let blocks = Arc::new(Blocks::beside(origin.state())?);
         let names = Arc::new(Names::default());
         let gateway = Gateway::new(config, None).operated(blocks.clone(), names.clone());
         names.note_users(gateway.policy(), gateway.identity().users());
-        Self {
+        Ok(Self {
             current: ArcSwap::from_pointee(gateway),
             origin,
             reloads: Mutex::default(),
             draining: AtomicBool::new(false),
             blocks,
             names,
-        }
+        })
     }
 
     /// The gateway for a call that begins now.
@@ -104,11 +105,11 @@ impl Live {
     pub(crate) fn renew_and_return_expired(&self) -> usize {
         let mut reloads = self.lock();
         // Calls that began under a former configuration end under it.
-        let is_open = |policy: &Policy| {
-            let renewed = policy.renew_reservations();
-            renewed > 0 || policy.rules().iter().any(|rule| rule.open_reservations().0 > 0)
+        let in_use = |policy: &Policy| {
+            policy.renew_reservations();
+            policy.is_in_use()
         };
-        reloads.retired.retain(is_open);
+        reloads.retired.retain(in_use);
         let gateway = self.gateway();
         gateway.policy().renew_reservations();
         gateway.policy().return_expired()
@@ -171,5 +172,48 @@ fn changes(former: &Gateway, next: &Gateway) -> String {
 fn warn_of_restart(former: &Gateway, next: &Gateway) {
     for field in former.fixed().differences(next.fixed()) {
         tracing::warn!("`{field}` has changed, which takes a restart");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tidegate::Reservation;
+    use tidegate::policy::{Call, Held, Verdict};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn live() -> Live {
+        let origin = Cli::try_parse_from(["tidegate", "--no-state"]).unwrap().origin().unwrap();
+        Live::new(origin.config(None).unwrap(), origin).unwrap()
+    }
+
+    fn reserve(gateway: &Gateway) -> Reservation<Held> {
+        let call = Call::new("POST", "/v1/chat/completions").by_user("alice").with_llm_tokens(5);
+        let call = call.from_ip([192, 0, 2, 7].into());
+        match gateway.policy().decide(&call) {
+            Verdict::Allow(grant) => grant.into_reservation().unwrap(),
+            Verdict::Deny(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_former_policy_is_kept_for_as_long_as_a_call_has_it() {
+        let live = live();
+        let retired = || live.reloads().retired.len();
+        let begun = live.gateway();
+        live.reload().unwrap();
+        live.renew_and_return_expired();
+        assert_eq!(retired(), 1, "that call may yet reserve");
+        let reserved = reserve(&begun);
+        drop(begun);
+        live.renew_and_return_expired();
+        assert_eq!(retired(), 1, "what it reserved is renewed");
+        let other = reserve(&live.gateway());
+        reserved.cancel();
+        live.renew_and_return_expired();
+        assert_eq!(retired(), 0, "other calls do not need it");
+        other.cancel();
     }
 }

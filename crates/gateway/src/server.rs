@@ -43,7 +43,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let address = listener.local_addr().map_err(failed)?;
     let upstream = config.providers.main.as_ref().map(ToString::to_string);
     let state = config.state.clone();
-    let live = Arc::new(Live::new(config, origin));
+    let live = Arc::new(Live::new(config, origin).map_err(ServerError::Blocks)?);
     let served = admin::serve(&operation, &live).await?;
     tokio::spawn(reload::watch(live.clone()));
     let gateway = live.gateway();
@@ -84,7 +84,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     }
     drop(listener);
     live.drain();
-    let (open, drain) = (connections.count(), operation.drain);
+    let (open, drain) = (connections.count(), live.gateway().operation().drain);
     tracing::info!("stopping; {open} connections have {} s to end their requests", drain.as_secs());
     tokio::select! {
         () = connections.shutdown() => {}
@@ -198,6 +198,8 @@ pub(crate) enum ServerError {
         address: SocketAddr,
         reason: io::Error,
     },
+    /// Whom operators block cannot be read.
+    Blocks(String),
     /// The system does not tell of signals.
     Signals(io::Error),
     /// The address of operators, or of metrics.
@@ -215,6 +217,7 @@ impl fmt::Display for ServerError {
                 f,
                 "cannot listen on {address}: {reason}; choose another address with --listen, such as 127.0.0.1:8081"
             ),
+            Self::Blocks(reason) => f.write_str(reason),
             Self::Signals(reason) => write!(f, "cannot listen for SIGTERM: {reason}"),
             Self::Operation { field, address, reason } => write!(
                 f,

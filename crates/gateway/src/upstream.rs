@@ -167,6 +167,12 @@ pub(crate) struct UrlError {
 
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.text.contains('@') {
+            // It may have a password, which is for no log.
+            return f.write_str(
+                "an upstream's URL has no `user:password@`; give its key by `api_key_env`",
+            );
+        }
         write!(f, "`{}` is not an upstream; write it as in `https://api.example.com`", self.text)
     }
 }
@@ -333,6 +339,12 @@ pub(crate) enum UpstreamError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_told() {
+        let error = UpstreamUrl::parse("http://u:secret@a.example").err().unwrap().to_string();
+        assert!(!error.contains("secret") && error.contains("api_key_env"), "{error}");
+    }
 
     #[test]
     fn targets_are_put_behind_the_base() {

@@ -323,6 +323,25 @@ impl Policy {
         self.inner.rules.iter().map(|rule| rule.renew_reservations(now)).sum()
     }
 
+    /// Whether anybody else has this policy: a clone of it, or a reservation that it made. For who keeps a
+    /// former policy only for as long as calls need it.
+    ///
+    /// ```
+    /// use tidegate::policy::Policy;
+    ///
+    /// let rule = "[[rule]]\nname = \"all\"\nlimit = \"1 per hour\"\nkey = \"global\"\n";
+    /// let policy = Policy::from_toml(rule)?;
+    /// let other = policy.clone();
+    /// assert!(policy.is_in_use());
+    /// drop(other);
+    /// assert!(!policy.is_in_use());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
     /// Asks every rule of this process that applies, and charges none. The rule that denies, if one does: of
     /// several, the one with the longest wait.
     ///

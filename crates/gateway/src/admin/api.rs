@@ -21,14 +21,14 @@ use serde_json::{Value, json};
 use super::blocks::{Block, Whom};
 use super::health;
 use super::overview::{STARTED, Usage, overview, unix_s};
+use super::spec::Admin;
 use super::subject::Subject;
-use super::token::Token;
 use crate::live::Live;
 
 const PAGE: &str = include_str!("page.html");
 
 /// All that operators can do, behind their token; and the page, which has no secrets itself.
-pub(super) fn router(live: &Arc<Live>, token: Token) -> Router {
+pub(super) fn router(live: &Arc<Live>) -> Router {
     let _ = *STARTED;
     let guarded = Router::new()
         .route("/api/v1/overview", get(look))
@@ -41,7 +41,7 @@ pub(super) fn router(live: &Arc<Live>, token: Token) -> Router {
         .route("/api/v1/reload", post(reload))
         .with_state(live.clone())
         .merge(health::metrics(live))
-        .layer(middleware::from_fn_with_state((live.clone(), token), let_in));
+        .layer(middleware::from_fn_with_state(live.clone(), let_in));
     let unknown =
         || async { fail(StatusCode::NOT_FOUND, "there is nothing here; GET / is the page") };
     let wrong_method =
@@ -55,17 +55,19 @@ pub(super) fn router(live: &Arc<Live>, token: Token) -> Router {
 
 /// Only who shows the token; and who shows wrong ones may do so only so often.
 async fn let_in(
-    State((live, token)): State<(Arc<Live>, Token)>,
+    State(live): State<Arc<Live>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
-    if token.is_shown_by(request.headers()) {
+    let gateway = live.gateway();
+    // The one that is configured now: one that has leaked is of no use after a reload.
+    let token = gateway.operation().admin.as_ref().map(Admin::token);
+    if token.is_some_and(|token| token.is_shown_by(request.headers())) {
         let mut response = next.run(request).await;
         response.headers_mut().insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
         return response;
     }
-    let gateway = live.gateway();
     if !gateway.failed_logins().count(Some(peer.ip())).is_allow() {
         return fail(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens; wait a minute");
     }

@@ -1,10 +1,10 @@
 //! [`Blocks`]: who is kept out by operators.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -19,13 +19,22 @@ use crate::identity::Who;
 pub(crate) struct Blocks {
     list: ArcSwap<List>,
     file: Option<PathBuf>,
-    /// When the file was last written, as far as this process has read it. Held while the list changes.
-    read: Mutex<Option<SystemTime>>,
+    /// The file as this process has read it. Held while the list changes.
+    read: Mutex<Read>,
 }
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct List {
     blocks: Vec<Block>,
+}
+
+/// A file, as far as it has been read.
+#[derive(Debug, Default)]
+struct Read {
+    /// When it was last written.
+    written: Option<SystemTime>,
+    /// Why it cannot be read, if so.
+    failed: Option<String>,
 }
 
 /// One who is kept out.
@@ -82,16 +91,22 @@ impl Block {
 }
 
 impl Blocks {
-    /// The blocks that belong to a file of state; without one, they are forgotten at the end.
-    pub(crate) fn beside(state: Option<&Path>) -> Self {
+    /// The blocks that belong to a file of state; without one, they are forgotten at the end. `Err` when there
+    /// are some that cannot be read, which let nobody in.
+    pub(crate) fn beside(state: Option<&Path>) -> Result<Self, String> {
         let file = state.map(|state| {
             let mut name = state.as_os_str().to_owned();
             name.push(".blocks.json");
             PathBuf::from(name)
         });
+        let mut read = Read::default();
         let blocks = Self { list: ArcSwap::default(), file, read: Mutex::default() };
-        blocks.refresh();
-        blocks
+        blocks.take_over(&mut read);
+        if let Some(reason) = read.failed {
+            return Err(format!("{reason}; mend it, or remove it to let everybody in"));
+        }
+        *blocks.lock() = read;
+        Ok(blocks)
     }
 
     /// The block of a caller, if there is one.
@@ -132,15 +147,19 @@ impl Blocks {
         &self,
         change: impl FnOnce(&mut Vec<Block>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.lock();
         // Another gateway may have changed it.
         self.take_over(&mut read);
+        // What it says would be lost.
+        if let Some(reason) = &read.failed {
+            return Err(reason.clone());
+        }
         let mut list = List::clone(&self.list.load());
         change(&mut list.blocks)?;
         if let Some(file) = &self.file {
             let failed = |error: io::Error| format!("cannot write {}: {error}", file.display());
             write(file, &list).map_err(failed)?;
-            *read = modified(file);
+            read.written = modified(file);
         }
         self.list.store(Arc::new(list));
         Ok(())
@@ -148,13 +167,17 @@ impl Blocks {
 
     /// Takes over what another gateway of the same state has changed. For a timer.
     pub(crate) fn refresh(&self) {
-        self.take_over(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner));
+        self.take_over(&mut self.lock());
     }
 
-    fn take_over(&self, read: &mut Option<SystemTime>) {
+    fn lock(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_over(&self, read: &mut Read) {
         let Some(file) = &self.file else { return };
         let now = modified(file);
-        if now == *read {
+        if now == read.written {
             return;
         }
         let list = match fs::read(file) {
@@ -162,11 +185,12 @@ impl Blocks {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(List::default()),
             Err(error) => Err(error.to_string()),
         };
-        *read = now;
+        let list = list.map_err(|reason| format!("{} cannot be read: {reason}", file.display()));
+        *read = Read { written: now, failed: list.as_ref().err().cloned() };
         match list {
             Ok(list) => self.list.store(Arc::new(list)),
             // Those who are kept out stay so.
-            Err(reason) => tracing::error!("{} cannot be read: {reason}", file.display()),
+            Err(reason) => tracing::error!("{reason}"),
         }
     }
 }
@@ -175,11 +199,13 @@ fn modified(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// Writes the file as a whole: who reads it sees the old one or the new one.
+/// Writes the file as a whole: who reads it sees the old one or the new one, after a power failure too.
 fn write(file: &Path, list: &List) -> io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    fs::write(&beside, serde_json::to_vec_pretty(list)?)?;
+    let mut whole = File::create(&beside)?;
+    whole.write_all(&serde_json::to_vec_pretty(list)?)?;
+    whole.sync_all()?;
     fs::rename(&beside, file)
 }
 
@@ -205,7 +231,7 @@ mod tests {
             Whom::Ip("192.0.2.7".into()),
             Whom::Ip("192.0.2.0/24".into()),
         ] {
-            let blocks = Blocks::beside(None);
+            let blocks = Blocks::beside(None).unwrap();
             assert!(blocks.find(Some(ip), Some(&who())).is_none());
             blocks.add(block(whom.clone())).unwrap();
             assert!(blocks.find(Some(ip), Some(&who())).is_some(), "{whom}");
@@ -216,7 +242,7 @@ mod tests {
             assert!(blocks.find(Some(ip), Some(&who())).is_none());
             assert!(blocks.remove(&whom).is_err());
         }
-        let blocks = Blocks::beside(None);
+        let blocks = Blocks::beside(None).unwrap();
         assert!(blocks.add(block(Whom::Ip("everybody".into()))).is_err());
     }
 
@@ -224,14 +250,24 @@ mod tests {
     fn blocks_outlive_a_restart_and_reach_other_gateways() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
-        let (one, other) = (Blocks::beside(Some(&state)), Blocks::beside(Some(&state)));
+        let begin = || Blocks::beside(Some(&state));
+        let (one, other) = (begin().unwrap(), begin().unwrap());
         one.add(block(Whom::User("alice".into()))).unwrap();
         other.refresh();
         assert!(other.find(None, Some(&who())).is_some());
         other.add(block(Whom::User("bob".into()))).unwrap();
-        assert_eq!(Blocks::beside(Some(&state)).all().len(), 2, "after a restart");
-        fs::write(folder.path().join("state.blocks.json"), "{").unwrap();
+        assert_eq!(begin().unwrap().all().len(), 2, "after a restart");
+        let file = folder.path().join("state.blocks.json");
+        fs::write(&file, "{").unwrap();
         other.refresh();
         assert!(other.find(None, Some(&who())).is_some(), "a bad file lets nobody in");
+        let error = other.add(block(Whom::User("carol".into()))).unwrap_err();
+        assert!(error.contains("state.blocks.json cannot be read"), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), b"{", "what it says is not lost");
+        let error = begin().err().unwrap();
+        assert!(error.contains("state.blocks.json cannot be read"), "{error}");
+        fs::remove_file(&file).unwrap();
+        other.refresh();
+        assert!(other.find(None, Some(&who())).is_none());
     }
 }

@@ -45,8 +45,8 @@ impl Admin {
         Ok(Self { listen, token })
     }
 
-    pub(super) fn token(&self) -> Token {
-        self.token.clone()
+    pub(super) const fn token(&self) -> &Token {
+        &self.token
     }
 
     /// The token, where it was made for this run and nobody knows it yet.

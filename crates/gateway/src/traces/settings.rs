@@ -58,10 +58,17 @@ impl TracingSpec {
             self.endpoint.as_ref().and_then(|text| match UpstreamUrl::parse(text.get_ref()) {
                 Ok(url) => Some(format!("{url}{PATH}")),
                 Err(_) => {
-                    let message = format!(
-                        "`{}` is not a collector; write it as in `http://localhost:4318`",
-                        text.get_ref()
-                    );
+                    let message = if text.get_ref().contains('@') {
+                        // It may have a password, which is for no log.
+                        "a collector's URL has no `user:password@`; give what it asks for by \
+                         OTEL_EXPORTER_OTLP_HEADERS"
+                            .to_owned()
+                    } else {
+                        format!(
+                            "`{}` is not a collector; write it as in `http://localhost:4318`",
+                            text.get_ref()
+                        )
+                    };
                     wrong.add(source.error(text.span(), "tracing.endpoint", &message));
                     None
                 }

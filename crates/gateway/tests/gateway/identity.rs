@@ -116,8 +116,20 @@ async fn wrong_keys_are_limited_for_each_address_and_right_ones_are_not() {
 /// The API behind looks at passwords; an address that failed there too often is kept away from it.
 #[tokio::test]
 async fn log_ins_that_fail_at_the_api_behind_are_limited_and_others_are_not() {
-    let upstream = Upstream::start(|_, body| {
-        let status = if &body[..] == b"right" { 200 } else { 401 };
+    // What OAuth's token endpoint says of a wrong password, and what others say.
+    for wrong in [401, 403, 400, 422] {
+        limited_at(wrong).await;
+    }
+}
+
+async fn limited_at(wrong: u16) {
+    let upstream = Upstream::start(move |_, body| {
+        let status = match &body[..] {
+            b"right" => 200,
+            b"elsewhere" => 404,
+            b"down" => 503,
+            _ => wrong,
+        };
         Response::builder().status(status).body(Body::empty()).unwrap()
     })
     .await;
@@ -131,10 +143,35 @@ async fn log_ins_that_fail_at_the_api_behind_are_limited_and_others_are_not() {
     for _ in 0..10 {
         assert_eq!(gateway.send(login("right")).await.status, 200);
     }
+    for _ in 0..2 {
+        assert_eq!(gateway.send(login("elsewhere")).await.status, 404);
+        assert_eq!(gateway.send(login("down")).await.status, 503);
+    }
     for _ in 0..3 {
-        assert_eq!(gateway.send(login("wrong")).await.status, 401);
+        assert_eq!(gateway.send(login("wrong")).await.status, wrong);
     }
     assert_eq!(gateway.send(login("wrong")).await.status, 429);
     assert_eq!(gateway.send(login("right")).await.status, 429, "or guessing would go on");
-    assert_eq!(upstream.seen().len(), 13);
+    assert_eq!(upstream.seen().len(), 17);
+}
+
+/// The path that is looked at here is the one that the API behind sees, or there is none.
+#[tokio::test]
+async fn a_path_with_dot_segments_goes_around_no_log_in() {
+    let upstream = Upstream::start(|_, _| Response::new(Body::from("ok"))).await;
+    let gateway = Gateway::configured(&format!(
+        "upstream.url = \"http://{}\"\n[auth]\nrequired = [\"/v1/*\"]\n\
+         [[user]]\nname = \"alice\"\nkey = \"alices\"\n{RULES}",
+        upstream.address
+    ));
+    for path in ["/v1/a/../../x", "/v1/a/%2e%2e/%2E./x", "/x/../v1/a", "/v1%2f..%2fx", "/v1/..;/x"]
+    {
+        let nobody = gateway.send(get(path)).await;
+        assert!([400, 401].contains(&nobody.status), "{path}: {}", nobody.status);
+        let alice = gateway.send(get_as("alices", path)).await;
+        assert_eq!(alice.status, 400, "{path}");
+        assert!(alice.text().contains(".."), "{}", alice.text());
+    }
+    assert_eq!(upstream.seen().len(), 0);
+    assert_eq!(gateway.send(get_as("alices", "/v1/a..b/.c")).await.status, 200);
 }

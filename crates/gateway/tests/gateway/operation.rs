@@ -1,8 +1,9 @@
 //! The gateway in operation: reloads, metrics, health, and what operators can do.
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use crate::process::{Gateway, Upstream, chat_as, get, get_as};
+use crate::process::{ADMIN_TOKEN, Gateway, Upstream, chat_as, get, get_as};
 
 /// With listeners for operators and metrics, and these lines beside.
 fn config(lines: &str) -> String {
@@ -68,6 +69,36 @@ async fn a_bad_file_changes_nothing_and_says_why() {
     let overview = gateway.ask_admin("/api/v1/overview", None).await.json();
     assert!(overview["config"]["failed"].is_null());
     assert_eq!(gateway.send(get_as("alices", "/v1/models")).await.remaining("user"), 2);
+}
+
+/// A token that has leaked is of no use once it is no longer configured.
+#[tokio::test]
+async fn another_token_for_operators_is_taken_over() {
+    let hash_of = |token: &str| {
+        let hash = Sha256::digest(token.as_bytes());
+        hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let with_token = |token: &str| {
+        let lines = format!("[admin]\ntoken_sha256 = \"{}\"\n", hash_of(token));
+        config(USER).replace("[admin]\n", &lines)
+    };
+    let gateway = Gateway::configured(&with_token(ADMIN_TOKEN));
+    assert_eq!(gateway.ask_admin("/api/v1/overview", None).await.status, 200);
+    gateway.rewrite_config(&with_token("another-token-for-operators"));
+    reloads(&gateway, "ok", 1).await;
+    assert_eq!(gateway.ask_admin("/api/v1/overview", None).await.status, 401);
+    gateway.rewrite_config(&with_token(ADMIN_TOKEN));
+    reloads(&gateway, "ok", 2).await;
+    assert_eq!(gateway.ask_admin("/api/v1/overview", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_reload_of_the_demo_forgets_nothing() {
+    let gateway = Gateway::demo(&["--no-state", "--metrics", "127.0.0.1:0"]);
+    assert_eq!(gateway.send(get_as("demo-alice", "/v1/models")).await.remaining("user"), 19);
+    gateway.signal("-HUP");
+    reloads(&gateway, "ok", 1).await;
+    assert_eq!(gateway.send(get_as("demo-alice", "/v1/models")).await.remaining("user"), 18);
 }
 
 #[tokio::test]
