@@ -278,7 +278,7 @@ impl Policy {
     /// The rule on an engine that applies to a call, if one does, which cannot be asked without waiting.
     #[cold]
     fn cannot_wait(&self, call: &Call<'_>) -> Option<Denied<'_>> {
-        let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
+        let path = self.inner.looks_at_paths.then(|| path::readings(call.path()));
         let mut rules = self.inner.rules.iter().filter(|rule| rule.engine().is_some());
         rules.find_map(|rule| match rule.applies_elsewhere(call, path.as_deref()) {
             Applies::No => None,
@@ -353,7 +353,7 @@ impl Policy {
         now: Timestamp,
         layers: &mut Layers<'p>,
     ) -> Option<Denied<'p>> {
-        let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
+        let path = self.inner.looks_at_paths.then(|| path::readings(call.path()));
         let mut longest: Option<(&Rule, Denial)> = None;
         for rule in self.inner.rules.iter().filter(|rule| rule.engine().is_none()) {
             let mut applied = match rule.applies(call, path.as_deref()) {

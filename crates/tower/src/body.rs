@@ -6,6 +6,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tidegate::Reservation;
+use tidegate::policy::Held;
+
+/// The call's places among concurrent calls, which it leaves when its answer has ended. Boxed: most have none.
+pub(crate) type Place = Option<Box<Reservation<Held>>>;
 
 pin_project! {
     /// The inner service's body, or the short body of a denial.
@@ -20,14 +25,14 @@ pin_project! {
     #[derive(Debug)]
     #[project = StateProjection]
     enum State<B> {
-        Inner { #[pin] body: B },
+        Inner { #[pin] body: B, place: Place },
         Full { bytes: Option<Bytes> },
     }
 }
 
 impl<B> ResponseBody<B> {
-    pub(crate) fn inner(body: B) -> Self {
-        Self { state: State::Inner { body } }
+    pub(crate) fn inner(body: B, place: Place) -> Self {
+        Self { state: State::Inner { body, place } }
     }
 
     pub(crate) fn full(bytes: Bytes) -> Self {
@@ -44,21 +49,21 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().state.project() {
-            StateProjection::Inner { body } => body.poll_frame(context),
+            StateProjection::Inner { body, .. } => body.poll_frame(context),
             StateProjection::Full { bytes } => Poll::Ready(bytes.take().map(Frame::data).map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
-            State::Inner { body } => body.is_end_stream(),
+            State::Inner { body, .. } => body.is_end_stream(),
             State::Full { bytes } => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.state {
-            State::Inner { body } => body.size_hint(),
+            State::Inner { body, .. } => body.size_hint(),
             State::Full { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

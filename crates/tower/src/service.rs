@@ -12,6 +12,7 @@ use tidegate::Reservation;
 use tidegate::policy::{Call, Held, Policy, Verdict};
 use tower_service::Service;
 
+use crate::body::Place;
 use crate::fields::Rendered;
 use crate::layer::Shared;
 use crate::request::{HeadersOf, client_ip};
@@ -130,7 +131,7 @@ pin_project! {
     {
         Waiting { waiting: Box<Waiting<S, B>> },
         Denied { response: Option<Response<ResponseBody<R>>> },
-        Allowed { #[pin] future: S::Future, fields: Rendered },
+        Allowed { #[pin] future: S::Future, fields: Rendered, place: Place },
     }
 }
 
@@ -146,10 +147,13 @@ where
                 Self::Denied { response: Some(response.map(ResponseBody::full)) }
             }
             Decided::Allowed { fields, reservation } => {
-                if let Some(reservation) = reservation {
-                    parts.extensions.insert(LlmReservation::new(reservation));
+                let (used, place) = reservation.map_or((None, None), Reservation::split_places);
+                if let Some(used) = used {
+                    parts.extensions.insert(LlmReservation::new(used));
                 }
-                Self::Allowed { future: inner.call(Request::from_parts(parts, body)), fields }
+                let future = inner.call(Request::from_parts(parts, body));
+                // Handlers may be done with the request long before they answer.
+                Self::Allowed { future, fields, place: place.map(Box::new) }
             }
         }
     }
@@ -172,10 +176,11 @@ where
                 StateProjection::Denied { response } => {
                     return Poll::Ready(Ok(response.take().expect("polled after it was ready")));
                 }
-                StateProjection::Allowed { future, fields } => {
+                StateProjection::Allowed { future, fields, place } => {
                     let mut response = ready!(future.poll(context))?;
                     fields.append_to(response.headers_mut());
-                    return Poll::Ready(Ok(response.map(ResponseBody::inner)));
+                    let place = place.take();
+                    return Poll::Ready(Ok(response.map(|body| ResponseBody::inner(body, place))));
                 }
             };
             self.as_mut().project().state.set(next);

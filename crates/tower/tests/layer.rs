@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tidegate::policy::{Policy, Source};
+use tidegate::policy::{Call, Policy, Source, Verdict};
 use tidegate::{FakeClock, Timestamp, TrustedProxies};
 use tidegate_tower::{Fields, LlmReservation, PeerAddr, RateLimitLayer, ResponseBody};
 use tower::{Layer, Service, ServiceExt};
@@ -200,6 +200,43 @@ async fn concurrent_requests_are_admitted_up_to_exactly_the_limit() {
         admitted += task.await.unwrap();
     }
     assert_eq!(admitted, 100);
+}
+
+/// The place among concurrent calls is taken until the answer has ended, whatever becomes of the request before.
+#[tokio::test]
+async fn a_concurrent_call_lasts_until_its_answer_has_ended() {
+    let rule = "[[rule]]\nname = \"calls\"\nlimit = \"1 concurrent\"\nkey = \"global\"";
+    let tokens = "[[rule]]\nname = \"tokens\"\nlimit = \"100 per day\"\nkey = \"global\"\ncost = \"llm-tokens\"";
+    let policy = Policy::from_toml(&format!("{rule}\n{tokens}")).unwrap();
+    let layer = RateLimitLayer::new(policy.clone()).counting_llm_tokens(|_| Some(40));
+    let go_on = Arc::new(tokio::sync::Notify::new());
+    let waited = go_on.clone();
+    let settling = async move |Extension(reservation): Extension<LlmReservation>| {
+        reservation.settle(7);
+        waited.notified().await;
+        "an answer"
+    };
+    let router = Router::new().route("/", get(settling)).layer(layer);
+    let call = || router.clone().oneshot(Request::get("/").body(Body::empty()).unwrap());
+
+    let mut first = Box::pin(call());
+    assert!(futures_poll(first.as_mut()).await.is_pending());
+    let denied = call().await.unwrap();
+    assert_eq!(denied.status(), 429, "the handler has settled, and is not done");
+    go_on.notify_one();
+    let first = first.await.unwrap();
+    assert_eq!(first.status(), 200);
+    assert_eq!(call().await.unwrap().status(), 429, "nobody has taken the answer yet");
+    drop(first);
+    let spent = Call::new("GET", "/").with_llm_tokens(0);
+    let Verdict::Allow(grant) = policy.peek(&spent) else { panic!("the place is free") };
+    let tokens = grant.standings().iter().find(|standing| standing.rule().name() == "tokens");
+    assert_eq!(tokens.unwrap().decision().remaining(), 93);
+}
+
+/// One poll, and no more.
+async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context))).await
 }
 
 const BUDGET: &str = r#"

@@ -170,7 +170,7 @@ impl Policy {
         now: Timestamp,
         elsewhere: &mut Elsewhere<'p>,
     ) -> Result<(), Denied<'p>> {
-        let path = self.inner.looks_at_paths.then(|| path::canonical(call.path()));
+        let path = self.inner.looks_at_paths.then(|| path::readings(call.path()));
         let rules = self.inner.rules.iter().filter(|rule| rule.engine().is_some());
         for (place, rule) in rules.enumerate() {
             let applied = match rule.applies_elsewhere(call, path.as_deref()) {

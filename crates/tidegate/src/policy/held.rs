@@ -119,6 +119,57 @@ impl Reservation<Held> {
     }
 }
 
+impl Reservation<Held> {
+    /// Parts what is settled by its use from the call's places among concurrent calls, each of them to be ended
+    /// at its own time: the use when it is known, the places when the answer has ended. A part that there is
+    /// not is `None`.
+    ///
+    /// ```
+    /// use tidegate::policy::{Call, Policy, Usage, Verdict};
+    ///
+    /// let policy = Policy::from_toml(
+    ///     r#"
+    ///     [[rule]]
+    ///     name = "calls"
+    ///     limit = "1 concurrent"
+    ///     key = "global"
+    ///
+    ///     [[rule]]
+    ///     name = "tokens"
+    ///     limit = "100 per day"
+    ///     key = "global"
+    ///     cost = "llm-tokens"
+    ///     "#,
+    /// )?;
+    /// let call = Call::new("POST", "/v1/chat").with_llm_tokens(40);
+    /// let Verdict::Allow(grant) = policy.decide(&call) else { unreachable!() };
+    /// let (used, place) = grant.into_reservation().expect("both").split_places();
+    /// used.expect("tokens").settle_usage(Usage { llm_tokens: 7, nanos: 0 });
+    /// assert!(!policy.peek(&call).is_allow(), "the answer is not over");
+    /// drop(place);
+    /// assert!(policy.peek(&call).is_allow());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn split_places(mut self) -> (Option<Self>, Option<Self>) {
+        let charged_at = self.charged_at();
+        let held = self.ledger_mut();
+        let is_place = |account: &Account| {
+            matches!(held.policy.rules[account.rule].cost(), CostRule::Fixed(_))
+        };
+        let (places, used): (SmallVec<[Account; 2]>, SmallVec<[Account; 2]>) =
+            held.accounts.iter().copied().partition(is_place);
+        if places.is_empty() {
+            return (Some(self), None);
+        }
+        let places =
+            Held { policy: held.policy.clone(), accounts: places, on_hold: None, usage: None };
+        held.accounts = used;
+        let is_used = !held.accounts.is_empty() || held.on_hold.is_some();
+        // One that is empty ends without a trace.
+        (is_used.then_some(self), Some(Self::new(places, Cost::ZERO, charged_at)))
+    }
+}
+
 impl Ledger for Held {
     fn settle(&self, _: Cost, used: Cost, charged_at: Timestamp) {
         self.book(charged_at, |charge| self.used(charge, used));

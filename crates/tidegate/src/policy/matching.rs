@@ -106,7 +106,7 @@ impl Match {
     /// Whether the conditions hold.
     #[must_use]
     pub fn applies_to(&self, call: &Call<'_>) -> bool {
-        self.applies(call, Some(&super::path::canonical(call.path())))
+        self.applies(call, Some(&super::path::readings(call.path())))
     }
 
     /// Whether it is only for known users, or only for others.
@@ -123,10 +123,10 @@ impl Match {
         !self.paths.is_empty()
     }
 
-    /// As [`applies_to`](Self::applies_to), with the canonical path, if any rule asked for it.
+    /// As [`applies_to`](Self::applies_to), with the readings of the path, if any rule asked for them.
     #[inline(never)] // most rules have no conditions; in line, theirs would take the others' registers
     pub(super) fn applies(&self, call: &Call<'_>, path: Option<&str>) -> bool {
-        let on_path = |path| self.paths.iter().any(|pattern| pattern.applies_to_canonical(path));
+        let on_path = |path| self.paths.iter().any(|pattern| pattern.applies_in(path));
         let by_method = |method: &String| {
             call.method().eq_ignore_ascii_case(method)
                 || (method == "GET" && call.method().eq_ignore_ascii_case("HEAD"))

@@ -9,9 +9,8 @@ use percent_encoding::percent_decode_str;
 /// The canonical form of a path: percent-decoded, in lower case, without parameters (`;...`), empty
 /// segments, dot segments and a slash at the end.
 ///
-/// Servers differ in which spellings they treat alike. This form treats alike whatever some server
-/// does, so a pattern applies to every spelling that may reach the handler it means: the error is
-/// toward applying a rule.
+/// Servers differ in which spellings they treat alike. This form treats alike whatever some server does. It is
+/// one reading of a path among several: a [`PathPattern`] applies when any of them fits.
 ///
 /// ```
 /// assert_eq!(tidegate::policy::canonical_path("//v1/./Chat/"), "/v1/chat");
@@ -21,27 +20,69 @@ pub fn canonical(path: &str) -> Cow<'_, str> {
     if is_canonical(path) {
         return Cow::Borrowed(path);
     }
+    Cow::Owned(reading(path, Reading { splits_decoded: true, drops_segments: true }))
+}
+
+/// How a server may read a path.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// Whether what is encoded, `%2F`, and `\` part segments, too.
+    splits_decoded: bool,
+    /// Whether dot segments are followed, and segments of nothing but parameters are left out.
+    drops_segments: bool,
+}
+
+/// The path as one server reads it: percent-decoded, in lower case, without empty segments and parameters.
+fn reading(path: &str, reading: Reading) -> String {
+    let mut segments: Vec<Cow<'_, str>> = Vec::new();
     let decoded = percent_decode_str(path).decode_utf8_lossy();
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split(['/', '\\']) {
-        match segment.split(';').next().unwrap_or("") {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            segment => segments.push(segment),
+    let whole: &str = if reading.splits_decoded { &decoded } else { path };
+    let is_between = |at: char| at == '/' || (at == '\\' && reading.splits_decoded);
+    for segment in whole.split(is_between).filter(|segment| !segment.is_empty()) {
+        let segment = match reading.splits_decoded {
+            true => Cow::Borrowed(segment),
+            false => percent_decode_str(segment).decode_utf8_lossy(),
+        };
+        let name = segment.split(';').next().unwrap_or("");
+        match (name, reading.drops_segments) {
+            ("" | ".", true) => {}
+            ("..", true) => drop(segments.pop()),
+            ("", false) => segments.push(segment),
+            _ => segments.push(name.to_owned().into()),
         }
     }
-    let mut canonical = String::with_capacity(decoded.len() + 1);
+    let mut text = String::with_capacity(path.len() + 1);
     for segment in segments {
-        canonical.push('/');
-        canonical.push_str(segment);
+        text.push('/');
+        // What was decoded parts no segments any more, and no readings.
+        text.extend(
+            segment.chars().map(|one| if matches!(one, '/' | '\n') { '\u{fffd}' } else { one }),
+        );
     }
-    if canonical.is_empty() {
-        canonical.push('/');
+    if text.is_empty() {
+        text.push('/');
     }
-    canonical.make_ascii_lowercase();
-    Cow::Owned(canonical)
+    text.make_ascii_lowercase();
+    text
+}
+
+/// All that servers may read in a path, for [`PathPattern::applies_in`]: the canonical form alone, where there
+/// is no other; or each reading after a line's end.
+///
+/// Of `/users/a%2Fb/chat` some see three segments, and some four; a rule on `/users/*/chat` is for the handler
+/// of either.
+pub(super) fn readings(path: &str) -> Cow<'_, str> {
+    if is_canonical(path) {
+        return Cow::Borrowed(path);
+    }
+    let mut all = String::new();
+    for (splits_decoded, drops_segments) in
+        [(true, true), (true, false), (false, true), (false, false)]
+    {
+        all.push('\n');
+        all.push_str(&reading(path, Reading { splits_decoded, drops_segments }));
+    }
+    Cow::Owned(all)
 }
 
 /// Whether a path is in its canonical form already, as nearly all are.
@@ -56,9 +97,9 @@ fn is_canonical(path: &str) -> bool {
 
 /// Which paths a rule is for: `/v1/chat/completions`, `/v1/*`, `/users/*/chat`.
 ///
-/// A `*` stands for one segment; at the end, for any number of them, none included. Patterns apply to
-/// the canonical form of a path: percent-decoded, without dot segments, doubled slashes and such, and
-/// in lower case.
+/// A `*` stands for one segment; at the end, for any number of them, none included. Patterns apply to every
+/// spelling of a path that some server takes to the handler they mean: percent-decoded or not, with dot segments,
+/// doubled slashes, parameters (`;...`) and such, and in any case. The error is toward applying.
 ///
 /// ```
 /// use tidegate::policy::PathPattern;
@@ -87,10 +128,18 @@ impl PathPattern {
     /// Whether the pattern applies to a path, in whatever spelling.
     #[must_use]
     pub fn applies_to(&self, path: &str) -> bool {
-        self.applies_to_canonical(&canonical(path))
+        self.applies_in(&readings(path))
     }
 
-    pub(super) fn applies_to_canonical(&self, path: &str) -> bool {
+    /// Whether it applies in any of the [readings](readings) of a path.
+    pub(super) fn applies_in(&self, readings: &str) -> bool {
+        match readings.strip_prefix('\n') {
+            None => self.applies_to_canonical(readings),
+            Some(readings) => readings.split('\n').any(|path| self.applies_to_canonical(path)),
+        }
+    }
+
+    fn applies_to_canonical(&self, path: &str) -> bool {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());
         for pattern in &self.segments {
             match (segments.next(), pattern) {
@@ -219,6 +268,29 @@ mod tests {
         assert!(!applies("/users/*/chat", "/users/a/b/chat"));
         assert!(applies("/Login", "/login"));
         assert!(!applies("/", "/login"));
+    }
+
+    /// Servers part segments before they decode them or after, and drop some or none.
+    #[test]
+    fn no_spelling_leads_around_a_pattern() {
+        let chat: PathPattern = "/users/*/chat".parse().unwrap();
+        for path in [
+            "/users/a%2Fb/chat",
+            "/users/a%5Cb/chat",
+            "/users/a\\b/chat",
+            "/users/;a/chat",
+            "/users/a%2Fb;x/chat;y",
+            "/users/./a%2Fb/chat",
+            "/users/x%252Fy/chat",
+            "/Users/%2e/Chat",
+            "/users/%0a/chat",
+        ] {
+            assert!(chat.applies_to(path), "{path}");
+        }
+        assert!(!chat.applies_to("/users/a%2Fb/c/chat"));
+        let below: PathPattern = "/chat/*".parse().unwrap();
+        assert!(below.applies_to("/chat/%2e%2e") && below.applies_to("/x/../chat/y"));
+        assert!(!below.applies_to("/x%0A/chat/y"), "a line's end begins no other reading");
     }
 
     #[test]
