@@ -16,7 +16,10 @@ async fn a_hundred_requests_of_an_address_pass_and_not_one_more() {
             0 => get("/"),
             1 => get("/health"),
             2 => get("/no/such/path"),
-            _ => Request::post("/login").body(Full::from("{\"user\":\"alice\"}")).unwrap(),
+            _ => Request::post("/login")
+                .header("content-type", "application/json")
+                .body(Full::from("{\"user\":\"alice\"}"))
+                .unwrap(),
         };
         assert_ne!(gateway.send(request).await.status, 429, "request {index}");
     }
