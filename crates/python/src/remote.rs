@@ -62,7 +62,10 @@ pub(crate) fn awaitable<T: Send + 'static>(
             let outcome = value(py, done);
             // The loop may have been closed meanwhile, and then nobody waits.
             let _ = match outcome {
-                Ok(value) => call_soon(py, &running, &told, "set_result", value),
+                Ok(value) => {
+                    let told = call_soon(py, &running, &told, "set_result", value.clone_ref(py));
+                    told.inspect_err(|_| take_back(py, &value))
+                }
                 Err(error) => {
                     call_soon(py, &running, &told, "set_exception", error.into_value(py).into_any())
                 }
@@ -84,6 +87,14 @@ fn call_soon(
     running.call_method1(py, "call_soon_threadsafe", (end,)).map(drop)
 }
 
+/// Gives back what an answer was charged or reserved that reaches nobody: the call is not made.
+fn take_back(py: Python<'_>, value: &Py<PyAny>) {
+    // Answers that hold something can be cancelled; others, and errors, cannot.
+    if let Ok(cancel) = value.getattr(py, "cancel") {
+        let _ = cancel.call0(py);
+    }
+}
+
 /// What the loop calls to end a future.
 #[pyclass(frozen)]
 struct End {
@@ -96,6 +107,7 @@ struct End {
 impl End {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         if self.waiting.call_method0(py, "done")?.is_truthy(py)? {
+            take_back(py, &self.value);
             return Ok(());
         }
         self.waiting.call_method1(py, self.how, (self.value.clone_ref(py),)).map(drop)

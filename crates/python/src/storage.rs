@@ -190,7 +190,7 @@ impl Storage {
         epoch_seconds(expiry.unwrap_or_else(|| self.clock.now()))
     }
 
-    /// Forgets what a key has spent in fixed and moving windows.
+    /// Forgets what a key has spent in fixed windows, and in the moving windows that this process has counted in.
     fn clear(&self, key: &str) {
         self.counts.clear(&Counted::Hits(key));
         for window in self.made() {

@@ -181,6 +181,27 @@ def test_a_policy_is_awaited_and_the_loop_goes_on(redis: Redis) -> None:
     asyncio.run(run())
 
 
+def test_who_goes_away_while_the_server_is_asked_has_reserved_nothing(redis: Redis) -> None:
+    policy = Policy(RULES, redis=redis.url)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+    async def run() -> None:
+        assert await policy.decide_scope_async(scope, "dave", 1)  # connected
+        redis.process.send_signal(signal.SIGSTOP)
+        waiting = asyncio.ensure_future(policy.decide_scope_async(scope, "carol", 400))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        redis.process.send_signal(signal.SIGCONT)
+        # The answer comes to a loop that still runs, and nobody there wants it.
+        while policy.peek(user="carol", llm_tokens=0).standings[0].remaining != 2:
+            await asyncio.sleep(0.001)
+        left = lambda: policy.peek(user="carol", llm_tokens=0).standings[1].remaining  # noqa: E731
+        while left() != 1_000:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
 def test_the_asgi_middleware_takes_such_a_policy(redis: Redis) -> None:
     sent: list[int] = []
 

@@ -51,6 +51,22 @@ def test_requests_are_limited_and_answers_get_the_fields() -> None:
     assert policy.peek(user="alice", llm_tokens=0).standings[0].remaining == 997
 
 
+def test_rules_see_the_fields_that_have_no_prefix() -> None:
+    rule = """
+[[rule]]
+name = "json"
+limit = "1 per hour"
+key = "global"
+match = { header = { content-type = "application/json" } }
+"""
+    app = Flask(__name__)
+    app.add_url_rule("/", view_func=lambda: "hello", methods=["POST"])
+    app.wsgi_app = RateLimitMiddleware(app.wsgi_app, Policy(rule))  # type: ignore[method-assign]
+    calls = app.test_client()
+    assert [calls.post("/", json={}).status_code for _ in range(2)] == [200, 429]
+    assert calls.post("/", data="x").status_code == 200
+
+
 def test_concurrent_requests_are_for_asgi() -> None:
     policy = Policy('[[rule]]\nname = "one"\nlimit = "1 concurrent"\nkey = "global"')
     with pytest.raises(ValueError, match=r"tidegate\.asgi"):

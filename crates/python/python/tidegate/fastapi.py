@@ -1,7 +1,6 @@
 """Limits as dependencies of FastAPI.
 
-    import fastapi.routing
-from fastapi import Depends, FastAPI
+    from fastapi import Depends, FastAPI
     from tidegate.fastapi import limit
 
     app = FastAPI()
@@ -18,7 +17,8 @@ from fastapi import Depends, FastAPI
         tokens.settle(used)
 
 A request that a limit denies is answered 429 with ``Retry-After``, the ``RateLimit`` fields and a problem
-body, and is charged by none of its limits, in whatever order they stand.
+body, and is charged by none of its limits, in whatever order they stand. Limits on a Redis are the exception:
+what they were charged stays, unless it is reserved (``cost``), so let dependencies with them come last.
 
 ``install(app)`` documents the 429 in OpenAPI, answers so too when an endpoint's own ``reserve`` is denied,
 and adds the fields to responses that endpoints make themselves, as a ``StreamingResponse``.

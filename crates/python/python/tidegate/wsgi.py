@@ -84,6 +84,10 @@ def _scope(environ: Environ) -> Environ:
         for name, value in environ.items()
         if name.startswith("HTTP_")
     ]
+    # These two have no prefix (PEP 3333), and may be there and empty.
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if value := environ.get(name):
+            headers.append((name.replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")))
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     peer = environ.get("REMOTE_ADDR")
     return {
