@@ -17,12 +17,13 @@ use http::header::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidegate::policy::{KeyPart, Policy};
 
 use super::blocks::{Block, Whom};
 use super::health;
 use super::overview::{STARTED, Usage, overview, unix_s};
 use super::spec::Admin;
-use super::subject::Subject;
+use super::subject::{NoAccount, Subject};
 use crate::live::Live;
 
 const PAGE: &str = include_str!("page.html");
@@ -103,7 +104,13 @@ async fn look(State(live): State<Arc<Live>>) -> Response {
 }
 
 async fn usage(State(live): State<Arc<Live>>, Query(subject): Query<Subject>) -> Response {
-    Json(json!({ "usage": Usage::of(live.gateway().policy(), &subject) })).into_response()
+    let gateway = live.gateway();
+    let (usage, unavailable) = Usage::of(gateway.policy(), &subject).await;
+    let mut told = json!({ "usage": usage });
+    if !unavailable.is_empty() {
+        told["unavailable"] = json!(unavailable);
+    }
+    Json(told).into_response()
 }
 
 #[derive(Deserialize)]
@@ -122,7 +129,7 @@ async fn top_up(
     let asked: TopUp =
         read(&body, r#"{"rule": "budget", "units": 1000, "of": {"user": "alice"}}"#)?;
     let gateway = live.gateway();
-    let account = asked.of.account(gateway.policy(), &asked.rule).map_err(cannot)?;
+    let account = asked.of.account(gateway.policy(), &asked.rule)?;
     if asked.units == 0 {
         return Err(cannot("`units` must be 1 or more"));
     }
@@ -150,27 +157,43 @@ async fn reset(
     let policy = gateway.policy();
     let every: Vec<String> = policy.rules().iter().map(|rule| rule.name().to_owned()).collect();
     let wanted = asked.rule.clone().map_or(every, |rule| vec![rule]);
-    let mut done = Vec::new();
+    let (mut done, mut on_server) = (Vec::new(), Vec::new());
     for rule in wanted {
         match asked.of.account(policy, &rule) {
             // A rule for everybody is not meant when somebody is.
-            Ok(account)
-                if asked.rule.is_none()
-                    && account.rule().key() == [tidegate::policy::KeyPart::Global] => {}
+            Ok(_) if asked.rule.is_none() && is_for_everybody(policy, &rule) => {}
             Ok(account) => {
                 let before = account.standing().remaining();
                 let left = account.reset().remaining();
                 tracing::info!(%peer, rule, before, left, "reset {}", asked.of.in_words());
                 done.push(json!({ "rule": rule, "left_before": before, "left": left }));
             }
-            Err(message) if asked.rule.is_some() => return Err(cannot(message)),
+            Err(error) if asked.rule.is_some() => return Err(error.into()),
+            Err(error) if error.is_on_server() && !is_for_everybody(policy, &rule) => {
+                on_server.push(rule);
+            }
             Err(_) => {}
         }
+    }
+    if done.is_empty() && !on_server.is_empty() {
+        let rules = on_server.join("`, `");
+        let message = format!("the state of `{rules}` is on a server; {ON_SERVER}");
+        return Err(Refused(StatusCode::NOT_IMPLEMENTED, message));
     }
     if done.is_empty() {
         return Err(cannot("no rule has such a key; say `user`, `ip` or another part"));
     }
-    Ok(Json(json!({ "reset": done })))
+    let mut told = json!({ "reset": done });
+    if !on_server.is_empty() {
+        // Nobody is to believe that these were reset.
+        told["not_reset"] = json!(on_server);
+    }
+    Ok(Json(told))
+}
+
+fn is_for_everybody(policy: &Policy, rule: &str) -> bool {
+    let mut rules = policy.rules().iter();
+    rules.any(|known| known.name() == rule && known.key() == [KeyPart::Global])
 }
 
 async fn blocks(State(live): State<Arc<Live>>) -> Response {
@@ -238,6 +261,19 @@ struct Refused(StatusCode, String);
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         fail(self.0, &self.1)
+    }
+}
+
+/// What would be right for a rule whose state machines share.
+const ON_SERVER: &str = "this API changes only what this process keeps: to reset such a rule for everybody, delete \
+                         its keys on the server, `{tidegate:<namespace>}:<rule>:*`; to give more, raise its limit";
+
+impl From<NoAccount> for Refused {
+    fn from(error: NoAccount) -> Self {
+        if error.is_on_server() {
+            return Self(StatusCode::NOT_IMPLEMENTED, format!("{error}; {ON_SERVER}"));
+        }
+        cannot(error.to_string())
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tidegate::policy::{CostRule, Policy, Rule};
-use tidegate::{LiveKey, Timestamp};
+use tidegate::{Decision, LiveKey, Timestamp};
 
 use super::blocks::Block;
+use super::subject::Subject;
 use crate::live::Live;
 use crate::metrics::{METRICS, Totals};
 
@@ -127,20 +128,29 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub(super) fn of(policy: &Policy, subject: &super::subject::Subject) -> Vec<Self> {
-        let standing = |rule: &Rule| {
-            let standing = subject.account(policy, rule.name()).ok()?.standing();
-            let limit = rule.limit().capacity();
-            Some(Self {
-                rule: rule.name().to_owned(),
-                unit: unit(rule),
-                limit,
-                used: limit.saturating_sub(standing.remaining()),
-                left: standing.remaining(),
-                back_in_s: whole_s(standing.reset_after()),
-            })
-        };
-        policy.rules().iter().filter_map(standing).collect()
+    /// With each rule that has such a key; and the rules that are on a server which does not answer.
+    pub(super) async fn of(policy: &Policy, subject: &Subject) -> (Vec<Self>, Vec<String>) {
+        let (mut usage, mut unavailable) = (Vec::new(), Vec::new());
+        for rule in policy.rules() {
+            match subject.standing(policy, rule.name()).await {
+                Ok(standing) => usage.push(Self::with(rule, standing)),
+                Err(error) if error.is_unavailable() => unavailable.push(rule.name().to_owned()),
+                Err(_) => {}
+            }
+        }
+        (usage, unavailable)
+    }
+
+    fn with(rule: &Rule, standing: Decision) -> Self {
+        let limit = rule.limit().capacity();
+        Self {
+            rule: rule.name().to_owned(),
+            unit: unit(rule),
+            limit,
+            used: limit.saturating_sub(standing.remaining()),
+            left: standing.remaining(),
+            back_in_s: whole_s(standing.reset_after()),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! [`Subject`]: whom an operator means.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use tidegate::Key;
 use tidegate::policy::{AccountError, Call, Headers, Policy, RuleAccount};
+use tidegate::{Decision, Key};
 
 /// Whom an operator means: by the parts of a rule's key, or by the key itself as the page tells it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -47,12 +48,35 @@ impl Subject {
         &self,
         policy: &'p Policy,
         rule: &str,
-    ) -> Result<RuleAccount<'p>, String> {
-        let told = |error: AccountError| error.to_string();
-        let Some(id) = &self.id else { return policy.account(rule, &self.call()).map_err(told) };
-        let key =
-            u64::from_str_radix(id, 16).map_err(|_| format!("`{id}` is no key of the overview"))?;
-        policy.account_of(rule, Key::from_hash(key)).map_err(told)
+    ) -> Result<RuleAccount<'p>, NoAccount> {
+        match self.key()? {
+            None => Ok(policy.account(rule, &self.call())?),
+            Some(key) => Ok(policy.account_of(rule, key)?),
+        }
+    }
+
+    /// How it stands with a rule, which may be on a server.
+    pub(super) async fn standing(
+        &self,
+        policy: &Policy,
+        rule: &str,
+    ) -> Result<Decision, NoAccount> {
+        match self.key()? {
+            None => {
+                let standing = policy.standing(rule, &self.call());
+                Ok(standing.await?)
+            }
+            Some(key) => Ok(policy.account_of(rule, key)?.standing()),
+        }
+    }
+
+    /// The key that is meant, where it is told by its id.
+    fn key(&self) -> Result<Option<Key>, NoAccount> {
+        let Some(id) = &self.id else { return Ok(None) };
+        match u64::from_str_radix(id, 16) {
+            Ok(hash) => Ok(Some(Key::from_hash(hash))),
+            Err(_) => Err(NoAccount::Id { id: id.clone() }),
+        }
     }
 
     /// Whom it means, for logs.
@@ -68,5 +92,42 @@ impl Subject {
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         if parts.is_empty() { "everybody".to_owned() } else { parts.join(", ") }
+    }
+}
+
+/// Why there is no account of whom an operator means.
+#[derive(Debug)]
+pub(super) enum NoAccount {
+    /// What was given is no key.
+    Id {
+        id: String,
+    },
+    Policy(AccountError),
+}
+
+impl NoAccount {
+    /// Whether the account is there, but on a server that machines share.
+    pub(super) const fn is_on_server(&self) -> bool {
+        matches!(self, Self::Policy(AccountError::OnEngine { .. }))
+    }
+
+    /// Whether the account is on a server that does not answer.
+    pub(super) const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Policy(AccountError::NoAnswer { .. }))
+    }
+}
+
+impl From<AccountError> for NoAccount {
+    fn from(error: AccountError) -> Self {
+        Self::Policy(error)
+    }
+}
+
+impl fmt::Display for NoAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id { id } => write!(f, "`{id}` is no key of the overview"),
+            Self::Policy(error) => error.fmt(f),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Several gateways whose rules are on one Redis.
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::process::{Gateway, chat_as, get_as};
 use crate::servers::RedisServer;
@@ -130,4 +131,35 @@ async fn a_reload_keeps_the_server_and_its_counts() {
     let answer = gateway.send(get_as("alices", "/v1/models")).await;
     assert_eq!((answer.remaining("user"), answer.remaining("here")), (4, 199));
     assert_eq!(metric(&gateway, LOADED).await, loaded);
+}
+
+#[tokio::test]
+async fn operators_see_what_is_used_on_the_server_and_are_told_what_they_cannot_change_there() {
+    let redis = RedisServer::start();
+    let config = format!("[admin]\nlisten = \"127.0.0.1:0\"\n{}", config(&redis, RULES));
+    let gateway = Gateway::configured(&config.replace("timeout_ms = 500", "timeout_ms = 2000"));
+    assert_eq!(gateway.send(get_as("alices", "/v1/models")).await.status, 200);
+    let usage = gateway.ask_admin("/api/v1/usage?user=alice", None).await.json();
+    let rules = usage["usage"].as_array().unwrap();
+    let used: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["used"])).collect();
+    let expected =
+        [("user", 1), ("budget", 0), ("here", 1)].map(|(rule, used)| (json!(rule), json!(used)));
+    assert_eq!(used, expected.each_ref().map(|(rule, used)| (rule, used)), "{usage}");
+    let alice = json!({"user": "alice"});
+    for (path, body) in [
+        ("/api/v1/top-up", json!({"rule": "user", "units": 1, "of": alice})),
+        ("/api/v1/reset", json!({"rule": "user", "of": alice})),
+    ] {
+        let answer = gateway.ask_admin(path, Some(body)).await;
+        assert_eq!(answer.status, 501, "{}", answer.text());
+        assert!(answer.text().contains("`{tidegate:<namespace>}:<rule>:*`"), "{}", answer.text());
+    }
+    let answer = gateway.ask_admin("/api/v1/reset", Some(json!({"of": alice}))).await.json();
+    assert_eq!(answer["reset"][0]["rule"], "here", "{answer}");
+    assert_eq!(answer["not_reset"], json!(["user", "budget"]));
+    assert_eq!(gateway.send(get_as("alices", "/v1/models")).await.remaining("user"), 4);
+    redis.signal(Signal::SIGSTOP);
+    let gone = gateway.ask_admin("/api/v1/usage?user=alice", None).await.json();
+    redis.signal(Signal::SIGCONT);
+    assert_eq!(gone["unavailable"], json!(["user", "budget"]));
 }

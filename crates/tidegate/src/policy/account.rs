@@ -4,7 +4,7 @@ use std::fmt;
 
 use tidegate_core::{Cost, Decision, Key, LiveKey, Timestamp};
 
-use super::{Call, KeyPart, Policy, Rule};
+use super::{Call, DecidedBy, EngineAsk, KeyPart, Policy, Rule};
 
 /// How one key stands with one rule, to be looked at, topped up and reset by people.
 ///
@@ -45,13 +45,57 @@ impl Policy {
             let names = self.rules().iter().map(|rule| rule.name().to_owned()).collect();
             AccountError::NoSuchRule { name: rule.to_owned(), names }
         })?;
-        if rule.engine().is_some() {
-            return Err(AccountError::OnEngine { rule: rule.name().to_owned() });
-        }
         match rule.key_of(call) {
+            (_, None) if rule.engine().is_some() => {
+                Err(AccountError::OnEngine { rule: rule.name().to_owned() })
+            }
             (key, None) => Ok(RuleAccount { policy: self, rule, key }),
             (_, Some(part)) => {
                 Err(AccountError::MissingKey { rule: rule.name().to_owned(), part: part.clone() })
+            }
+        }
+    }
+
+    /// How the key that this call has stands with the rule of that name, wherever its state is: as
+    /// [`account`](Self::account) tells it, or as the [`Engine`](super::Engine) does, which is waited for.
+    ///
+    /// # Errors
+    /// As [`account`](Self::account), but for a rule on an engine only when that does not answer.
+    pub fn standing<'p>(
+        &'p self,
+        rule: &str,
+        call: &Call<'_>,
+    ) -> impl Future<Output = Result<Decision, AccountError>> + Send + use<'p> {
+        let here = match self.account(rule, call) {
+            Err(AccountError::OnEngine { rule }) => Err((self.engine_ask_of(&rule, call), rule)),
+            account => Ok(account.map(|account| account.standing())),
+        };
+        async move {
+            let (ask, rule) = match here {
+                Ok(standing) => return standing,
+                Err((ask, rule)) => (ask?, rule),
+            };
+            let told = match &self.inner.engine {
+                Some(engine) => engine.peek(&[ask]).await.told.first().copied(),
+                None => None,
+            };
+            match told {
+                Some(told) if told.by != DecidedBy::Fallback => Ok(told.decision),
+                _ => Err(AccountError::NoAnswer { rule }),
+            }
+        }
+    }
+
+    /// What asks the engine how a call's key stands.
+    fn engine_ask_of(&self, name: &str, call: &Call<'_>) -> Result<EngineAsk, AccountError> {
+        let mut on_engine = self.rules().iter().filter(|rule| rule.engine().is_some()).enumerate();
+        let found = on_engine.find(|(_, rule)| rule.name() == name);
+        let (place, rule) =
+            found.ok_or_else(|| AccountError::OnEngine { rule: name.to_owned() })?;
+        match rule.key_of(call) {
+            (_, None) => Ok(rule.engine_ask(place, call, Cost::ZERO)),
+            (_, Some(part)) => {
+                Err(AccountError::MissingKey { rule: name.to_owned(), part: part.clone() })
             }
         }
     }
@@ -67,6 +111,9 @@ impl Policy {
             Err(AccountError::MissingKey { rule: name, part }) => {
                 let rule = self.rules().iter().find(|rule| rule.name() == name);
                 let rule = rule.ok_or(AccountError::MissingKey { rule: name, part })?;
+                if rule.engine().is_some() {
+                    return Err(AccountError::OnEngine { rule: rule.name().to_owned() });
+                }
                 Ok(RuleAccount { policy: self, rule, key })
             }
             Err(error) => Err(error),
@@ -184,6 +231,11 @@ pub enum AccountError {
         /// The rule.
         rule: String,
     },
+    /// The rule's state is on an [`Engine`](super::Engine), which does not answer.
+    NoAnswer {
+        /// The rule.
+        rule: String,
+    },
 }
 
 impl fmt::Display for AccountError {
@@ -194,7 +246,11 @@ impl fmt::Display for AccountError {
             }
             Self::OnEngine { rule } => write!(
                 f,
-                "the state of the rule `{rule}` is on a server that machines share, and can be looked at only there"
+                "the state of the rule `{rule}` is on a server that machines share; it can be changed only there"
+            ),
+            Self::NoAnswer { rule } => write!(
+                f,
+                "the state of the rule `{rule}` is on a server that machines share, which does not answer"
             ),
             Self::MissingKey { rule, part } => {
                 write!(f, "the rule `{rule}` tells callers apart by `{part}`; say which")
