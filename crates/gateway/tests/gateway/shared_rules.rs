@@ -136,7 +136,7 @@ async fn a_reload_keeps_the_server_and_its_counts() {
 #[tokio::test]
 async fn operators_see_what_is_used_on_the_server_and_are_told_what_they_cannot_change_there() {
     let redis = RedisServer::start();
-    let config = format!("[admin]\nlisten = \"127.0.0.1:0\"\n{}", config(&redis, RULES));
+    let config = config(&redis, &format!("{RULES}\n[admin]\nlisten = \"127.0.0.1:0\"\n"));
     let gateway = Gateway::configured(&config.replace("timeout_ms = 500", "timeout_ms = 2000"));
     assert_eq!(gateway.send(get_as("alices", "/v1/models")).await.status, 200);
     let usage = gateway.ask_admin("/api/v1/usage?user=alice", None).await.json();
