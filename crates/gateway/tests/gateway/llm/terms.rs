@@ -269,7 +269,9 @@ async fn no_path_of_an_llm_escapes_the_printed_configuration() {
         let mut call = call_to(path, &body, "");
         call.headers_mut().insert("authorization", "Bearer demo-alice".parse().unwrap());
         let answer = gateway.send(call).await;
-        assert!([403, 429].contains(&answer.status), "{path}: {} {}", answer.status, answer.text());
+        // One with dot segments is for nobody.
+        let expected: &[u16] = if path.contains("..") { &[400] } else { &[403, 429] };
+        assert!(expected.contains(&answer.status), "{path}: {} {}", answer.status, answer.text());
     }
     assert!(provider.ledger.calls().is_empty());
     let spelt = crate::process::get("/login/./");
