@@ -147,16 +147,23 @@ where
                 Self::Denied { response: Some(response.map(ResponseBody::full)) }
             }
             Decided::Allowed { fields, reservation } => {
-                let (used, place) = reservation.map_or((None, None), Reservation::split_places);
-                if let Some(used) = used {
-                    parts.extensions.insert(LlmReservation::new(used));
-                }
+                let place = reservation.and_then(|reservation| hand_on(reservation, &mut parts));
                 let future = inner.call(Request::from_parts(parts, body));
-                // Handlers may be done with the request long before they answer.
-                Self::Allowed { future, fields, place: place.map(Box::new) }
+                Self::Allowed { future, fields, place }
             }
         }
     }
+}
+
+/// Hands the handler what it settles, and keeps the call's place: handlers may be done with the request long
+/// before they answer.
+#[inline(never)] // most calls reserve nothing
+fn hand_on(reservation: Reservation<Held>, parts: &mut Parts) -> Place {
+    let (used, place) = reservation.split_places();
+    if let Some(used) = used {
+        parts.extensions.insert(LlmReservation::new(used));
+    }
+    place.map(Box::new)
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B, R>

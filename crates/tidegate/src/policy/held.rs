@@ -189,3 +189,44 @@ impl fmt::Debug for Held {
         f.debug_tuple("Held").field(&rules.collect::<Vec<_>>()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::{Call, Policy, Verdict};
+
+    use super::*;
+
+    fn policy(rules: &[&str]) -> Policy {
+        let rules = rules.iter().map(|rule| format!("[[rule]]\nkey = \"global\"\n{rule}\n"));
+        Policy::from_toml(&rules.collect::<String>()).unwrap()
+    }
+
+    fn reserve(policy: &Policy) -> Reservation<Held> {
+        match policy.decide(&Call::new("POST", "/").with_llm_tokens(40)) {
+            Verdict::Allow(grant) => grant.into_reservation().unwrap(),
+            Verdict::Deny(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    const CALLS: &str = "name = \"calls\"\nlimit = \"1 concurrent\"";
+    const TOKENS: &str = "name = \"tokens\"\nlimit = \"100 per day\"\ncost = \"llm-tokens\"";
+
+    #[test]
+    fn a_place_is_free_when_its_own_part_has_ended_and_no_sooner() {
+        let policy = policy(&[CALLS, TOKENS]);
+        let call = Call::new("POST", "/").with_llm_tokens(93);
+        let (used, place) = reserve(&policy).split_places();
+        used.unwrap().settle(Cost::new(7));
+        assert!(!policy.peek(&call).is_allow(), "the answer is not over");
+        drop(place);
+        assert!(policy.peek(&call).is_allow(), "seven were used");
+    }
+
+    #[test]
+    fn a_part_that_there_is_not_is_none() {
+        let (used, place) = reserve(&policy(&[CALLS])).split_places();
+        assert!(used.is_none() && place.is_some());
+        let (used, place) = reserve(&policy(&[TOKENS])).split_places();
+        assert!(used.is_some() && place.is_none());
+    }
+}
