@@ -88,7 +88,7 @@ pub(super) fn readings(path: &str) -> Cow<'_, str> {
 /// Whether a path is in its canonical form already, as nearly all are.
 fn is_canonical(path: &str) -> bool {
     let bytes = path.as_bytes();
-    let plain = |byte: &u8| !matches!(byte, b'%' | b';' | b'\\' | b'A'..=b'Z');
+    let plain = |byte: &u8| !matches!(byte, b'%' | b';' | b'\\' | b'\n' | b'A'..=b'Z');
     let slashes_apart =
         bytes.windows(2).all(|pair| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.'));
     let ends_well = bytes == b"/" || bytes.last().is_some_and(|last| *last != b'/');
@@ -169,7 +169,8 @@ impl FromStr for PathPattern {
             segments.push(match segment {
                 "*" => Segment::Any,
                 glued if glued.contains('*') => return Err(error()),
-                literal => Segment::Literal(literal.to_ascii_lowercase()),
+                // As readings have it.
+                literal => Segment::Literal(literal.to_ascii_lowercase().replace('\n', "\u{fffd}")),
             });
         }
         Ok(Self { segments, open })
