@@ -298,13 +298,32 @@ mod tests {
         assert_eq!(table.peek(key, Cost::ZERO, now).remaining(), 4);
     }
 
+    /// What a table of counters in one line is made of.
+    fn counters() -> (SlidingWindowCounter, [Line; 1], std::vec::Vec<AtomicU64>, Tally) {
+        let counter = SlidingWindowCounter::new(Quota::per_second(2), 2).unwrap();
+        let ring = (0..SLOTS * counter.ring_words()).map(|_| AtomicU64::new(0)).collect();
+        (counter, [Line::new()], ring, Tally::new())
+    }
+
+    /// Turns a live key's epoch, and stops in the middle.
+    fn stop_in_a_turn(
+        counter: SlidingWindowCounter,
+        lines: &[Line],
+        ring: &[AtomicU64],
+        key: Key,
+        now: Timestamp,
+    ) {
+        let set = Set::of(lines, key);
+        let Found::Live(seen) = set.find() else { panic!("the key is live") };
+        let words = &ring[seen.index * counter.ring_words()..][..counter.ring_words()];
+        let cell = slot::SlotCell::new(set.slot(seen.index), seen.head.tag, words);
+        let stops = StopsAfterOne(cell, core::cell::Cell::new(false));
+        assert!(counter.decide(&stops, seen.word(), Cost::ONE, now).is_none());
+    }
+
     #[test]
     fn a_slot_in_the_middle_of_a_turn_is_not_taken_over() {
-        let counter = SlidingWindowCounter::new(Quota::per_second(2), 2).unwrap();
-        let lines = [Line::new()];
-        let ring: std::vec::Vec<_> =
-            (0..SLOTS * counter.ring_words()).map(|_| AtomicU64::new(0)).collect();
-        let tally = Tally::new();
+        let (counter, lines, ring, tally) = counters();
         let table = Table::new(counter, Borrowed::new(&lines, &ring, &tally)).unwrap();
         let table = table.with_when_full(WhenFull::TakeOver);
         let at = |ms: u64| Timestamp::from_nanos(10_000_000_000 + ms * 1_000_000);
@@ -314,12 +333,7 @@ mod tests {
             let now = at(if index == 0 { 0 } else { 500 });
             assert!(table.decide(key(index), Cost::ONE, now).is_allow());
         }
-        let set = Set::of(&lines, key(0));
-        let Found::Live(seen) = set.find() else { panic!("the first key is live") };
-        let words = &ring[seen.index * counter.ring_words()..][..counter.ring_words()];
-        let cell = slot::SlotCell::new(set.slot(seen.index), seen.head.tag, words);
-        let stops = StopsAfterOne(cell, core::cell::Cell::new(false));
-        assert!(counter.decide(&stops, seen.word(), Cost::ONE, at(600)).is_none());
+        stop_in_a_turn(counter, &lines, &ring, key(0), at(600));
 
         assert!(table.decide(key(9), Cost::ONE, at(600)).is_allow());
         assert_eq!(tally.taken_over(), 1);
@@ -330,23 +344,14 @@ mod tests {
     /// Nobody is the nearest to idle then; and no denial says to wait for nothing.
     #[test]
     fn a_set_whose_slots_are_all_in_the_middle_of_a_turn_is_full_for_a_moment() {
-        let counter = SlidingWindowCounter::new(Quota::per_second(2), 2).unwrap();
-        let lines = [Line::new()];
-        let ring: std::vec::Vec<_> =
-            (0..SLOTS * counter.ring_words()).map(|_| AtomicU64::new(0)).collect();
-        let tally = Tally::new();
+        let (counter, lines, ring, tally) = counters();
         let table = Table::new(counter, Borrowed::new(&lines, &ring, &tally)).unwrap();
         let table = table.with_when_full(WhenFull::TakeOver);
         let at = |ms: u64| Timestamp::from_nanos(10_000_000_000 + ms * 1_000_000);
         for index in 0..SLOTS as u64 {
             let key = Key::from_hash(index + 1);
             assert!(table.decide(key, Cost::ONE, at(0)).is_allow());
-            let set = Set::of(&lines, key);
-            let Found::Live(seen) = set.find() else { panic!("the key is live") };
-            let words = &ring[seen.index * counter.ring_words()..][..counter.ring_words()];
-            let cell = slot::SlotCell::new(set.slot(seen.index), seen.head.tag, words);
-            let stops = StopsAfterOne(cell, core::cell::Cell::new(false));
-            assert!(counter.decide(&stops, seen.word(), Cost::ONE, at(600)).is_none());
+            stop_in_a_turn(counter, &lines, &ring, key, at(600));
         }
         let denial = table.decide(Key::from_hash(9), Cost::ONE, at(600)).denial().unwrap();
         let moment = crate::Retry::After(core::time::Duration::from_nanos(1));
