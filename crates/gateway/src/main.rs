@@ -29,6 +29,7 @@ mod demo;
 mod idle;
 mod providers;
 mod upstream;
+mod whole_file;
 
 use std::io::Write;
 use std::process::ExitCode;

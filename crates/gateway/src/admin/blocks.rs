@@ -1,7 +1,7 @@
 //! [`Blocks`]: who is kept out by operators.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::parse_network;
 use crate::identity::Who;
+use crate::whole_file;
 
 /// Who is kept out, until an operator says otherwise: beside the state, so that a restart does not let
 /// them in, and all gateways of one state keep them out.
@@ -199,14 +200,8 @@ fn modified(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// Writes the file as a whole: who reads it sees the old one or the new one, after a power failure too.
 fn write(file: &Path, list: &List) -> io::Result<()> {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let mut whole = File::create(&beside)?;
-    whole.write_all(&serde_json::to_vec_pretty(list)?)?;
-    whole.sync_all()?;
-    fs::rename(&beside, file)
+    whole_file::write(file, &serde_json::to_vec_pretty(list)?, 0o666)
 }
 
 #[cfg(test)]

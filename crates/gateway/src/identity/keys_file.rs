@@ -9,9 +9,7 @@
 //! ```
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -21,6 +19,7 @@ use tidegate::policy::{FileError, Source, Spanned};
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::keys::{KeyError, KeyHash, Keys};
+use crate::whole_file;
 
 /// The file as it stands.
 #[derive(Debug, Deserialize)]
@@ -137,21 +136,8 @@ fn open(path: &Path) -> Result<DocumentMut, KeysError> {
 
 /// Writes the file as a whole, for its owner only: who reads it sees the old one or the new one.
 fn write(path: &Path, text: &str) -> Result<(), KeysError> {
-    let failed = |error: &dyn fmt::Display| KeysError::io("write", path, error);
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(|error| failed(&error))?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| fs::rename(&beside, path));
-    written.map_err(|error| {
-        let _ = fs::remove_file(&beside);
-        failed(&error)
-    })
+    whole_file::write(path, text.as_bytes(), 0o600)
+        .map_err(|error| KeysError::io("write", path, &error))
 }
 
 /// Why keys cannot be read or changed.
