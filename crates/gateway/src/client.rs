@@ -1,7 +1,6 @@
 //! What clients may take their time for, and how they may frame what they send.
 
 mod arriving;
-mod dots;
 mod framing;
 mod io;
 mod spec;
@@ -10,7 +9,6 @@ mod taking;
 use std::time::Duration;
 
 pub(crate) use arriving::{Arriving, BodyError};
-pub(crate) use dots::has_dot_segments;
 pub(crate) use framing::odd_framing;
 pub(crate) use io::ClientIo;
 pub(crate) use spec::ClientSpec;

@@ -12,7 +12,9 @@ use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use prometheus_client::metrics::counter::Counter;
-use tidegate::policy::{Call, Held, KeyPart, Policy, Refusal, Rule, Verdict, canonical_path};
+use tidegate::policy::{
+    Call, Held, KeyPart, Policy, Refusal, Rule, Verdict, canonical_path, has_dot_segments,
+};
 use tidegate::{Money, TrustedProxies};
 use tidegate::{Reservation, policy::PathPattern};
 use tidegate_redis::RedisBackend;
@@ -20,7 +22,7 @@ use tidegate_tower::{HeadersOf, PeerAddr, client_ip};
 
 use crate::admin::{Blocks, Names};
 use crate::answer::{self, Dialect, LimitFields};
-use crate::client::{Arriving, Patience, has_dot_segments, odd_framing};
+use crate::client::{Arriving, Patience, odd_framing};
 use crate::config::{Config, Fixed, Operation};
 use crate::identity::{FailedLogins, Identified, Identity, Who};
 use crate::llm::{self, Route};

@@ -28,7 +28,7 @@ pub use held::{Held, Usage};
 pub use key::{KeyPart, MissingKey};
 pub use matching::Match;
 pub use model::{ModelPattern, ModelPatternError};
-pub use path::{PathPattern, PathPatternError, canonical as canonical_path};
+pub use path::{PathPattern, PathPatternError, canonical as canonical_path, has_dot_segments};
 pub use rule::{CostRule, Rule, RuleError, WhenShort};
 pub use source::{FileError, Source};
 pub use verdict::{Grant, Reason, Refusal, Standing, Verdict};

@@ -43,12 +43,11 @@ fn reading(path: &str, reading: Reading) -> String {
             true => Cow::Borrowed(segment),
             false => percent_decode_str(segment).decode_utf8_lossy(),
         };
-        let name = segment.split(';').next().unwrap_or("");
-        match (name, reading.drops_segments) {
+        match (name_of(&segment), reading.drops_segments) {
             ("" | ".", true) => {}
             ("..", true) => drop(segments.pop()),
             ("", false) => segments.push(segment),
-            _ => segments.push(name.to_owned().into()),
+            (name, _) => segments.push(name.to_owned().into()),
         }
     }
     let mut text = String::with_capacity(path.len() + 1);
@@ -64,6 +63,37 @@ fn reading(path: &str, reading: Reading) -> String {
     }
     text.make_ascii_lowercase();
     text
+}
+
+/// A segment without its parameters.
+fn name_of(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or("")
+}
+
+/// Whether a path has a segment `.` or `..`, in any spelling that some server reads so: `%2e%2e`, `..;x`, `..\`,
+/// or encoded twice.
+///
+/// For who passes paths on: rules look at the path without them, and the server behind may not, so that
+/// `/v1/a/../../x` is `/x` to one and below `/v1` to the other. Clients resolve them before they send a path
+/// (RFC 3986, 5.2.4).
+///
+/// ```
+/// use tidegate::policy::has_dot_segments;
+///
+/// assert!(has_dot_segments("/v1/%2e%2e/x"));
+/// assert!(!has_dot_segments("/v1/a..b"));
+/// ```
+#[must_use]
+pub fn has_dot_segments(path: &str) -> bool {
+    // Nearly all have none of these.
+    if !path.contains("/.") && !path.contains(['%', '\\']) {
+        return false;
+    }
+    let once = percent_decode_str(path).decode_utf8_lossy();
+    let twice = percent_decode_str(&once).decode_utf8_lossy();
+    let readings = [path, &once, &twice];
+    let mut segments = readings.into_iter().flat_map(|reading| reading.split(['/', '\\']));
+    segments.any(|segment| matches!(name_of(segment), "." | ".."))
 }
 
 /// All that servers may read in a path, for [`PathPattern::applies_in`]: the canonical form alone, where there
@@ -292,6 +322,35 @@ mod tests {
         let below: PathPattern = "/chat/*".parse().unwrap();
         assert!(below.applies_to("/chat/%2e%2e") && below.applies_to("/x/../chat/y"));
         assert!(!below.applies_to("/x%0A/chat/y"), "a line's end begins no other reading");
+    }
+
+    #[test]
+    fn dot_segments_are_found_in_every_spelling() {
+        for path in [
+            "/v1/../x",
+            "/v1/./x",
+            "/..",
+            "/v1/.",
+            "/v1/%2e%2E/x",
+            "/v1/.%2e/x",
+            "/v1/%252e%252e/x",
+            "/v1%2f..%2fx",
+            "/v1\\..\\x",
+            "/v1/..;a=b/x",
+            "/v1/..%3ba/x",
+        ] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/v1/chat",
+            "/.well-known/x",
+            "/v1/a..b/...",
+            "/v1/models/org%2Fname",
+            "/v1/a%20b",
+        ] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
     }
 
     #[test]
