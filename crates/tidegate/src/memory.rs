@@ -72,8 +72,8 @@ impl Memory {
     }
 }
 
-/// So many lines.
-const fn lines(keys: usize, ring_words: usize) -> usize {
+/// How many lines a table has, in memory and in a file: so that both are as quick.
+pub(crate) const fn lines(keys: usize, ring_words: usize) -> usize {
     if ring_words == 0 { Line::roomy_for_keys(keys) } else { Line::for_keys(keys) }
 }
 

@@ -8,7 +8,7 @@ use tidegate_core::{AtomicU64, Hold, Line, Tally};
 
 use super::header;
 use super::holds::Notes;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::pages::Pages;
 
 /// An entry of the directory:
@@ -66,7 +66,7 @@ impl Entry {
         ring_words: usize,
     ) -> Option<Self> {
         let (name, limit) = (name.to_owned(), limit.to_owned());
-        let lines = Line::for_keys(keys);
+        let lines = memory::lines(keys, ring_words);
         let entry = Self { name, limit, offset, lines, ring_words, kind: Kind::Table };
         (entry.limit.len() <= LIMIT_BYTES && entry.lines > 0 && entry.checked_end().is_some())
             .then_some(entry)
@@ -74,7 +74,8 @@ impl Entry {
 
     /// The entry for counters. `None` when they cannot be addressed.
     pub(super) fn of_counts(name: &str, offset: u64, keys: usize) -> Option<Self> {
-        Some(Self { kind: Kind::Counts, ..Self::new(name, "", offset, keys, 0)? })
+        let lines = Line::for_keys(keys);
+        Some(Self { kind: Kind::Counts, lines, ..Self::new(name, "", offset, keys, 0)? })
     }
 
     /// The entry for the notes of a table, at another offset.
