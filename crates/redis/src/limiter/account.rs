@@ -21,7 +21,7 @@ pub(crate) struct Owner {
 }
 
 /// The same, borrowed.
-#[derive(Debug, Clone, Copy, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct OwnerRef<'a> {
     pub(crate) limit: usize,
     pub(crate) caller: &'a str,
@@ -88,7 +88,8 @@ impl Account {
         }
     }
 
-    /// Remembers a denial, for as long as a lease lasts at most: something may be given back meanwhile.
+    /// Remembers a denial that came `now`, for as long as a lease lasts at most: something may be given back
+    /// meanwhile.
     pub(crate) fn deny(&self, cost: Cost, denial: Denial, now: Timestamp, longest: Duration) {
         let wait = match denial.retry() {
             Retry::After(wait) => wait.min(longest),
@@ -98,16 +99,20 @@ impl Account {
         self.denied.store(Some(Arc::new(memo)));
     }
 
-    /// The denial that holds still for such a cost.
+    /// The denial that holds still for such a cost. Of a larger one, only that it never fits is known: how
+    /// long it must wait the server knows.
     pub(crate) fn denial(&self, cost: Cost, now: Timestamp) -> Option<Denial> {
         let memo = self.denied.load();
-        let memo = memo.as_ref().filter(|memo| now < memo.until && cost.units() >= memo.cost)?;
+        let is_of = |memo: &Memo| match memo.denial.retry() {
+            Retry::After(_) => cost.units() == memo.cost,
+            Retry::Never => cost.units() >= memo.cost,
+        };
+        let memo = memo.as_ref().filter(|memo| now < memo.until && is_of(memo))?;
         let since = now.since(memo.at).as_nanos() as u64;
         let left = |wait: Duration| (wait.as_nanos() as u64).saturating_sub(since);
         let (remaining, reset) = (memo.denial.remaining(), left(memo.denial.reset_after()));
         Some(match memo.denial.retry() {
             Retry::After(wait) => Denial::exhausted(remaining, left(wait).max(1), reset),
-            // A cost that is larger still fits at no time either.
             Retry::Never => Denial::oversized(remaining, reset),
         })
     }
@@ -131,5 +136,48 @@ impl Account {
     /// Whether anybody has called since this was last asked.
     pub(crate) fn was_called(&self) -> bool {
         self.called.swap(false, Ordering::Relaxed) // a lone flag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Namespace, RemoteLimit};
+
+    const AT: Timestamp = Timestamp::from_secs(100);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn denied(cost: u64, denial: Denial) -> Account {
+        let users = "token-bucket, 10 per second, burst 10".parse().unwrap();
+        let users = RemoteLimit::new(&Namespace::new("shop").unwrap(), "user", users).unwrap();
+        let account = Account::new(users.key("alice"));
+        account.deny(Cost::new(cost), denial, AT, 10 * SECOND);
+        account
+    }
+
+    #[test]
+    fn a_denial_tells_the_wait_that_is_left() {
+        let account = denied(3, Denial::exhausted(2, 4_000_000_000, 6_000_000_000));
+        let told = account.denial(Cost::new(3), AT + SECOND).unwrap();
+        assert_eq!(told, Denial::exhausted(2, 3_000_000_000, 5_000_000_000));
+        assert!(account.denial(Cost::new(3), AT + 4 * SECOND).is_none(), "it has room by then");
+    }
+
+    /// It must wait longer, and nobody here knows how long; a smaller one may have room.
+    #[test]
+    fn a_denial_says_nothing_of_other_costs() {
+        let account = denied(3, Denial::exhausted(2, 4_000_000_000, 6_000_000_000));
+        for cost in [1, 2, 4, 100] {
+            assert!(account.denial(Cost::new(cost), AT).is_none(), "{cost}");
+        }
+    }
+
+    #[test]
+    fn what_never_fits_does_not_fit_either_when_it_costs_more() {
+        let account = denied(30, Denial::oversized(2, 6_000_000_000));
+        for (cost, is_known) in [(29, false), (30, true), (31, true)] {
+            let told = account.denial(Cost::new(cost), AT);
+            assert_eq!(told, is_known.then(|| Denial::oversized(2, 6_000_000_000)), "{cost}");
+        }
     }
 }

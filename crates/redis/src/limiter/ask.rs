@@ -76,6 +76,7 @@ impl RemoteLimiter {
         if let [ask] = asks {
             return inner.decide_one_here(ask, now);
         }
+        two_of_one_key(asks).is_none().then_some(())?;
         let (layers, denied) = inner.spend_here(asks, now);
         if denied.is_none() && layers.iter().all(Option::is_some) && !asks.is_empty() {
             let decisions = layers.iter().flatten().map(|here| allowed_here(here.spent));
@@ -84,11 +85,11 @@ impl RemoteLimiter {
         undo(asks, &layers);
         let (place, denial) = denied?;
         inner.tally.note(Event::denied_here);
-        let stands = |index: usize| {
-            let allowance = Decision::Allow(Allowance::new(0, 0));
-            if index == place { Decision::Deny(denial) } else { allowance }
+        let stands = |(index, ask)| match index == place {
+            true => Decision::Deny(denial),
+            false => inner.stands_here(ask, now),
         };
-        Some(answer_here(asks, (0..asks.len()).map(stands)))
+        Some(answer_here(asks, asks.iter().enumerate().map(stands)))
     }
 
     /// Whether `caller` may spend `cost`, where a lease that this process holds says so: a yes in
@@ -118,6 +119,13 @@ impl Inner {
         let denial = account.denial(ask.cost, now)?;
         self.tally.note(Event::denied_here);
         Some(answer_here(&[*ask], [Decision::Deny(denial)]))
+    }
+
+    /// How a layer stands that nobody has decided on: what is leased of it, since more is not known here.
+    fn stands_here(&self, ask: &Ask<'_>, now: Timestamp) -> Decision {
+        let accounts = self.accounts.pin();
+        let left = accounts.get(&ask.owner()).map_or(0, |account| account.leased.left(now));
+        Decision::Allow(Allowance::new(left, 0))
     }
 
     /// Spends what is leased of each layer. The layer that is known to deny, if there is one.
@@ -156,7 +164,7 @@ impl Inner {
     }
 
     async fn decide_with_server(self: &Arc<Self>, asks: &[Ask<'_>]) -> Result<Answer, ServerError> {
-        check(asks)?;
+        self.check(asks)?;
         let now = self.clock.now();
         let (mut layers, denied) = self.spend_here(asks, now);
         if denied.is_some() {
@@ -173,7 +181,8 @@ impl Inner {
                 missing.iter().map(|index| self.layer(&asks[*index])).collect();
             let answer = self.server.decide(&sent).await;
             if let Ok(answer) = &answer {
-                self.remember(asks, &missing, answer, now);
+                // Waits count from when the server said so, which was before this.
+                self.remember(asks, &missing, answer, self.clock.now());
             }
             answer.map(|answer| answer.decisions)
         };
@@ -270,6 +279,21 @@ impl Inner {
         decisions
     }
 
+    /// Whether these can be decided together.
+    pub(super) fn check(&self, asks: &[Ask<'_>]) -> Result<(), ServerError> {
+        if asks.is_empty() {
+            return Err(ServerError::NoLayers);
+        }
+        if asks.len() > Server::MAX_LAYERS {
+            return Err(ServerError::TooManyLayers { layers: asks.len() });
+        }
+        let name = |limit: LimitId| self.limits[limit.0].limit.name().to_owned();
+        match two_of_one_key(asks) {
+            Some(limit) => Err(ServerError::TwoOfOneKey { limit: name(limit) }),
+            None => Ok(()),
+        }
+    }
+
     /// When it may be worth to come again, while the server is down: in ns.
     fn retry(&self) -> u64 {
         self.server.retry_hint().as_nanos() as u64
@@ -307,12 +331,88 @@ pub(super) fn undo(asks: &[Ask<'_>], layers: &[Option<Here>]) -> u64 {
     lost.map(|(cost, _)| cost.units()).sum()
 }
 
-pub(super) fn check(asks: &[Ask<'_>]) -> Result<(), ServerError> {
-    if asks.is_empty() {
-        return Err(ServerError::NoLayers);
+/// The limit of which one key is asked about twice. Each would be asked as if the other were not there.
+fn two_of_one_key(asks: &[Ask<'_>]) -> Option<LimitId> {
+    let again = asks
+        .iter()
+        .enumerate()
+        .find(|(index, ask)| asks[..*index].iter().any(|other| other.owner() == ask.owner()));
+    again.map(|(_, ask)| ask.limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::account::Owner;
+    use super::*;
+    use crate::{LeaseRules, Namespace, RemoteLimit, ServerConfig};
+
+    const USERS: LimitId = LimitId(0);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One limit that leases, of a server that nobody has started.
+    fn limiter() -> RemoteLimiter {
+        let server = Server::new(&ServerConfig::single("redis://127.0.0.1:1")).unwrap();
+        let users = "token-bucket, 1000 per second, burst 1000".parse().unwrap();
+        let users = RemoteLimit::new(&Namespace::new("shop").unwrap(), "user", users).unwrap();
+        let users = users.with_leases(LeaseRules::new(SECOND / 2)).unwrap();
+        RemoteLimiter::new(Arc::new(server), [users]).unwrap()
     }
-    if asks.len() > Server::MAX_LAYERS {
-        return Err(ServerError::TooManyLayers { layers: asks.len() });
+
+    /// A caller's account with a lease of so many units, for a minute.
+    fn leased(limiter: &RemoteLimiter, caller: &str, units: u64) -> Arc<Account> {
+        let inner = &limiter.inner;
+        let account = Arc::new(Account::new(inner.limits[0].limit.key(caller)));
+        account.leased.put(units, inner.clock.now() + 60 * SECOND);
+        let owner = Owner { limit: 0, caller: caller.into() };
+        inner.accounts.pin().insert(owner, account.clone());
+        account
     }
-    Ok(())
+
+    fn ask(caller: &str) -> Ask<'_> {
+        Ask::new(USERS, caller, Cost::ONE)
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_named_twice_is_refused_whether_leased_or_not() {
+        for units in [0, 10] {
+            let limiter = limiter();
+            let account = leased(&limiter, "alice", units);
+            let refused = limiter.decide(&[ask("alice"), ask("bob"), ask("alice")]).await;
+            assert!(matches!(refused, Err(ServerError::TwoOfOneKey { .. })), "{refused:?}");
+            assert_eq!(account.leased.left(limiter.inner.clock.now()), units, "nothing is charged");
+        }
+    }
+
+    /// The one that is named first must not be held while the other is waited for: another call may name
+    /// them the other way round.
+    #[tokio::test]
+    async fn accounts_are_waited_for_in_one_order_however_they_are_named() {
+        let limiter = limiter();
+        let [alice, bob] = ["alice", "bob"].map(|caller| leased(&limiter, caller, 0));
+        let _renewing = alice.renewal.clone().try_lock_owned().unwrap();
+        let asks = [ask("bob"), ask("alice")];
+        let mut deciding = Box::pin(limiter.decide(&asks));
+        let waker = std::task::Waker::noop();
+        assert!(deciding.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        assert!(bob.renewal.try_lock().is_ok(), "held while it waits for the other");
+    }
+
+    #[test]
+    fn a_remembered_denial_tells_what_is_leased_of_the_other_layers() {
+        let limiter = limiter();
+        let (alice, bob) = (leased(&limiter, "alice", 7), leased(&limiter, "bob", 0));
+        let now = limiter.inner.clock.now();
+        bob.deny(Cost::ONE, Denial::exhausted(0, 400_000_000, 900_000_000), now, SECOND);
+        for asks in [[ask("alice"), ask("bob")], [ask("bob"), ask("alice")]] {
+            let answer = limiter.decide_here(&asks).unwrap();
+            assert!(!answer.is_allow());
+            for (ask, decision) in asks.iter().zip(answer.decisions()) {
+                let left = if ask.caller == "alice" { Some(7) } else { None };
+                assert_eq!(decision.is_allow().then(|| decision.remaining()), left);
+            }
+            assert_eq!(alice.leased.left(limiter.inner.clock.now()), 7, "nothing is charged");
+        }
+    }
 }

@@ -104,7 +104,7 @@ impl RemoteLimiter {
     /// When the layers are none that can be decided together.
     pub async fn peek(&self, asks: &[Ask<'_>]) -> Result<Answer, ServerError> {
         let inner = &*self.inner;
-        super::ask::check(asks)?;
+        inner.check(asks)?;
         let layers: SmallVec<[Layer<'_>; 4]> = asks.iter().map(|ask| inner.layer(ask)).collect();
         inner.tally.note(Event::by_server);
         match inner.server.peek(&layers).await {
@@ -126,7 +126,7 @@ impl Inner {
         asks: &[Ask<'_>],
         later: &[bool],
     ) -> Result<(Answer, Option<LimiterHold>), ServerError> {
-        super::ask::check(asks)?;
+        self.check(asks)?;
         let is_later = |index: usize| later.get(index).copied().unwrap_or(false);
         let now = self.clock.now();
         // What costs the same always is spent from leases, where there are.

@@ -68,9 +68,9 @@ impl Inner {
         now: Timestamp,
     ) -> Result<SmallVec<[Decision; 4]>, ServerError> {
         let mut sent = Vec::new();
-        // In the order of limits, which is the same for all calls, so that none wait for each other.
+        // In an order of keys that is the same for all calls, so that none wait for each other.
         let mut in_order: SmallVec<[usize; 4]> = missing.iter().copied().collect();
-        in_order.sort_by_key(|index| asks[*index].limit);
+        in_order.sort_by_key(|index| (asks[*index].limit, asks[*index].caller));
         for index in in_order {
             let ask = &asks[index];
             let account = self.account(ask, now).await;
@@ -176,6 +176,8 @@ impl Inner {
                 return Err(error);
             }
         };
+        // Waits count from when the server said so, which was before this.
+        let answered_at = self.clock.now();
         for (index, Missing { ask, account }) in missing.iter_mut().enumerate() {
             let Some((account, renewal)) = account else { continue };
             let Some(rules) = self.limits[ask.limit.0].limit.leases() else { continue };
@@ -186,7 +188,7 @@ impl Inner {
                 None => account.ask_one_by_one(asked_at + rules.lasts() / 4),
             }
             if let Some(denial) = answer.decisions[index].denial() {
-                account.deny(ask.cost, denial, asked_at, rules.lasts());
+                account.deny(ask.cost, denial, answered_at, rules.lasts());
             }
         }
         Ok(answer.decisions)
