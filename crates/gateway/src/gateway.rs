@@ -30,6 +30,7 @@ use crate::log;
 use crate::metrics::{METRICS, Outcome, measured, outside};
 use crate::prices::{Prices, Unpriced};
 use crate::providers::{ProviderUrls, Providers};
+use crate::tasks::Tasks;
 use crate::traces::CallSpan;
 use held_body::{HeldBody, Place};
 
@@ -55,6 +56,8 @@ pub(crate) struct Gateway {
     operation: Operation,
     blocks: Option<Arc<Blocks>>,
     names: Option<Arc<Names>>,
+    /// What outlives a call's connection.
+    tasks: Tasks,
 }
 
 /// Who calls, as far as it is known, and what.
@@ -128,6 +131,7 @@ impl Gateway {
             denials: denials.collect(),
             blocks: None,
             names: None,
+            tasks: Tasks::default(),
             fixed,
             operation: config.operation,
             policy: config.policy,
@@ -149,6 +153,11 @@ impl Gateway {
     /// The same gateway, which keeps out whom operators block, and notes for them who calls.
     pub(crate) fn operated(self, blocks: Arc<Blocks>, names: Arc<Names>) -> Self {
         Self { blocks: Some(blocks), names: Some(names), ..self }
+    }
+
+    /// The same gateway, whose tasks are among these.
+    pub(crate) fn among(self, tasks: Tasks) -> Self {
+        Self { tasks, ..self }
     }
 
     pub(crate) const fn identity(&self) -> &Identity {

@@ -13,6 +13,7 @@ use crate::cli::Origin;
 use crate::config::{Config, ConfigError};
 use crate::gateway::Gateway;
 use crate::metrics::METRICS;
+use crate::tasks::Tasks;
 
 /// The gateway as it is configured now. A reload swaps it as a whole: each call sees one configuration
 /// from its beginning to its end.
@@ -24,6 +25,7 @@ pub(crate) struct Live {
     draining: AtomicBool,
     blocks: Arc<Blocks>,
     names: Arc<Names>,
+    tasks: Tasks,
 }
 
 /// What came of reloads so far.
@@ -42,7 +44,9 @@ impl Live {
     pub(crate) fn new(config: Config, origin: Origin) -> Result<Self, String> {
         let blocks = Arc::new(Blocks::beside(origin.state())?);
         let names = Arc::new(Names::default());
+        let tasks = Tasks::default();
         let gateway = Gateway::new(config, None).operated(blocks.clone(), names.clone());
+        let gateway = gateway.among(tasks.clone());
         names.note_users(gateway.policy(), gateway.identity().users());
         Ok(Self {
             current: ArcSwap::from_pointee(gateway),
@@ -51,6 +55,7 @@ impl Live {
             draining: AtomicBool::new(false),
             blocks,
             names,
+            tasks,
         })
     }
 
@@ -79,6 +84,7 @@ impl Live {
             Ok(config) => {
                 let next = Gateway::new(config, Some(&former));
                 let next = next.operated(self.blocks.clone(), self.names.clone());
+                let next = next.among(self.tasks.clone());
                 self.names.note_users(next.policy(), next.identity().users());
                 tracing::info!("took over the configuration: {}", changes(&former, &next));
                 warn_of_restart(&former, &next);
@@ -115,9 +121,15 @@ impl Live {
         gateway.policy().return_expired()
     }
 
-    /// Waits until what calls have used is booked, where that takes a server, under former configurations
-    /// too: before the process ends.
+    /// What connections do.
+    pub(crate) const fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Cuts off what is under way still, which settles it as if clients had gone; and waits until what calls
+    /// have used is booked, where that takes a server, under former configurations too: before the process ends.
     pub(crate) async fn finish(&self) {
+        self.tasks.cut_off().await;
         let mut policies = std::mem::take(&mut self.lock().retired);
         policies.push(self.gateway().policy().clone());
         for policy in policies {

@@ -7,6 +7,7 @@ mod config;
 mod inspect;
 mod keys;
 mod state;
+mod tasks;
 
 mod banner;
 mod live;

@@ -10,7 +10,7 @@ use axum::body::Body;
 use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -21,6 +21,7 @@ use crate::cli::Origin;
 use crate::client::{ClientIo, OpenCalls, Taking};
 use crate::config::Config;
 use crate::live::Live;
+use crate::tasks::Tasks;
 use crate::{admin, reload};
 
 /// The most bytes of a request's head.
@@ -60,7 +61,8 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let _ = io::stdout().write_all(banner.to_string().as_bytes());
 
     tokio::spawn(keep_reservations(live.clone()));
-    let mut server = Builder::new(TokioExecutor::new());
+    let tasks = live.tasks();
+    let mut server = Builder::new(tasks.clone());
     let mut http1 = server.http1();
     http1.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
     let mut http2 = server.http2();
@@ -75,7 +77,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
                     // Without it, small writes of a stream would wait for each other.
                     let _ = stream.set_nodelay(true);
                     let stream = ClientIo::new(stream, patience);
-                    serve(&server, &connections, &live, (stream, peer), patience.take);
+                    tasks.spawn(serve(&server, &connections, &live, (stream, peer), patience.take));
                 }
                 Err(error) => pause_after(&error).await,
             },
@@ -114,13 +116,14 @@ fn allow_many_connections() {
     }
 }
 
+/// What a connection does, until it ends.
 fn serve(
-    server: &Builder<TokioExecutor>,
+    server: &Builder<Tasks>,
     connections: &GracefulShutdown,
     live: &Arc<Live>,
     (stream, peer): (ClientIo<TcpStream>, SocketAddr),
     patience: Duration,
-) {
+) -> impl Future<Output = ()> + Send + use<> {
     let (live, calls) = (live.clone(), Arc::new(OpenCalls::default()));
     let calls_begun = calls.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -137,7 +140,7 @@ fn serve(
     });
     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = connections.watch(connection);
-    tokio::spawn(async move {
+    async move {
         tokio::select! {
             biased;
             ended = connection => if let Err(error) = ended {
@@ -145,7 +148,7 @@ fn serve(
             },
             () = calls.useless() => tracing::debug!(%peer, "closed: nothing of it was taken"),
         }
-    });
+    }
 }
 
 /// Renews, each second, what is reserved here, and gives back what was by gateways that have died; and takes

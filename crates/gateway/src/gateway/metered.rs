@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use crate::answer::{self, Dialect, LimitFields};
 use crate::llm::{Api, Bill, LlmRequest, Meter, UseTokenizer};
 use crate::metrics::outside;
 use crate::prices::{Quote, Unpriced};
+use crate::tasks::Drain;
 use crate::upstream::UpstreamError;
 
 /// How often a call is asked for again with a lower ceiling, when others were faster.
@@ -58,8 +58,8 @@ impl Gateway {
         let (providers, ip) = (self.providers.clone(), caller.ip);
         let sending = async move { providers.send(outgoing, ip, api.maker()).await };
         let sending: Sending = Box::pin(sending);
-        let in_flight =
-            InFlight { sending: Some(sending), bill, hides_usage, drain: self.llm.drain };
+        let drain = Drain::new(self.llm.drain, &self.tasks);
+        let in_flight = InFlight { sending: Some(sending), bill, hides_usage, drain };
         let answer = outside(in_flight).await;
         with_fields(fields, answer.unwrap_or_else(|error| answer::call_failed(error, dialect)))
     }
@@ -337,7 +337,7 @@ struct InFlight {
     sending: Option<Sending>,
     bill: Option<Bill>,
     hides_usage: bool,
-    drain: Duration,
+    drain: Drain,
 }
 
 impl Future for InFlight {
@@ -348,7 +348,8 @@ impl Future for InFlight {
         let answer = ready!(sending.as_mut().poll(context));
         self.sending = None;
         let bill = self.bill.take();
-        Poll::Ready(meter(answer, bill, self.hides_usage, self.drain))
+        let drain = std::mem::take(&mut self.drain);
+        Poll::Ready(meter(answer, bill, self.hides_usage, drain))
     }
 }
 
@@ -357,7 +358,7 @@ fn meter(
     answer: Result<Response<Body>, UpstreamError>,
     bill: Option<Bill>,
     hides_usage: bool,
-    drain: Duration,
+    drain: Drain,
 ) -> Result<Response<Body>, UpstreamError> {
     let Some(bill) = bill else { return answer };
     match answer {
@@ -378,16 +379,11 @@ fn meter(
 impl Drop for InFlight {
     fn drop(&mut self) {
         let (Some(sending), Some(bill)) = (self.sending.take(), self.bill.take()) else { return };
-        let (drain, runtime) = (self.drain, tokio::runtime::Handle::try_current());
-        let (Ok(runtime), false) = (runtime, drain.is_zero()) else { return };
-        runtime.spawn(async move {
-            // What is reserved stays charged when this takes too long.
-            let read = async {
-                if let Ok(response) = meter(sending.await, Some(bill), false, Duration::ZERO) {
-                    Meter::read_to_end(response).await;
-                }
-            };
-            let _ = tokio::time::timeout(drain, read).await;
+        // What is reserved stays charged when this takes too long.
+        std::mem::take(&mut self.drain).read_on(async move {
+            if let Ok(response) = meter(sending.await, Some(bill), false, Drain::default()) {
+                Meter::read_to_end(response).await;
+            }
         });
     }
 }

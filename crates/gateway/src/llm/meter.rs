@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use super::bill::{Bill, End};
 use super::sse;
 use crate::answer;
 use crate::idle::StandsStill;
+use crate::tasks::Drain;
 
 /// The body of an answer, with the bill to settle at its end.
 ///
@@ -24,7 +24,7 @@ pub(crate) struct Meter {
     inner: Body,
     bill: Option<Bill>,
     reading: Reading,
-    drain: Duration,
+    drain: Drain,
 }
 
 enum Reading {
@@ -71,7 +71,7 @@ impl Meter {
         response: Response<Body>,
         mut bill: Bill,
         hides_usage: bool,
-        drain: Duration,
+        drain: Drain,
     ) -> Response<Body> {
         if !response.status().is_success() {
             match IN_BETWEEN.contains(&response.status().as_u16()) {
@@ -206,19 +206,18 @@ impl Drop for Meter {
             return;
         }
         // The client has gone. What the answer tells at its end, it may tell soon.
-        let (drain, runtime) = (self.drain, tokio::runtime::Handle::try_current());
-        let (Ok(runtime), false) = (runtime, drain.is_zero()) else { return self.end(End::Left) };
+        let drain = std::mem::take(&mut self.drain);
+        if drain.is_none() {
+            return self.end(End::Left);
+        }
         let mut rest = Self {
             inner: std::mem::take(&mut self.inner),
             bill: self.bill.take(),
             reading: std::mem::replace(&mut self.reading, Reading::Over),
-            drain: Duration::ZERO,
+            drain: Drain::default(),
         };
-        runtime.spawn(async move {
-            // When its time is over, it is dropped, and settled with what is known by then.
-            let read = async { while let Some(Ok(_)) = rest.frame().await {} };
-            let _ = tokio::time::timeout(drain, read).await;
-        });
+        // When its time is over, it is dropped, and settled with what is known by then.
+        drain.read_on(async move { while let Some(Ok(_)) = rest.frame().await {} });
     }
 }
 

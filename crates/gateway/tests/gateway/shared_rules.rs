@@ -1,9 +1,16 @@
 //! Several gateways whose rules are on one Redis.
 
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::{StreamExt, stream};
+use http::Method;
+use http_body_util::BodyExt;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::process::{Gateway, chat_as, get_as};
+use crate::process::{Gateway, Upstream, chat_as, client, get_as, http2_client};
 use crate::servers::RedisServer;
 
 fn config(redis: &RedisServer, rules: &str) -> String {
@@ -117,6 +124,36 @@ async fn a_gateway_that_stops_gives_back_what_it_leased() {
     assert_eq!(gateway.wait(), Some(0));
     let next = Gateway::configured(&config(&redis, rules));
     assert_eq!(next.send(get_as("alices", "/")).await.remaining("all"), 1000 - 51);
+}
+
+/// As one is whose client has gone: by what was seen of it.
+#[tokio::test]
+async fn a_stream_that_a_stop_cuts_off_is_settled_on_the_server_before_the_process_ends() {
+    let upstream = Upstream::start(|asked, _| {
+        if asked.method == Method::GET {
+            return Response::new(Body::from("{}"));
+        }
+        let chunk = "data: {\"choices\":[{\"delta\":{\"content\":\"Hello\"}}]}\n\n";
+        let chunks = stream::iter([Ok::<_, Infallible>(chunk)]).chain(stream::pending());
+        let answer = Response::builder().header("content-type", "text/event-stream");
+        answer.body(Body::from_stream(chunks)).unwrap()
+    });
+    let upstream = upstream.await;
+    for client in [client(), http2_client()] {
+        let redis = RedisServer::start();
+        let config = config(&redis, RULES).replace("drain_timeout_s = 5", "drain_timeout_s = 0");
+        let config = format!("{config}\n[upstream]\nurl = \"http://{}\"\n", upstream.address);
+        let mut gateway = Gateway::configured(&config);
+        let streaming = CHAT.replacen('{', "{\"model\":\"gpt-4o\",\"stream\":true,", 1);
+        let request = gateway.absolute(chat_as("alices", &streaming));
+        let mut answer = client.request(request).await.unwrap();
+        assert!(answer.body_mut().frame().await.is_some_and(|frame| frame.is_ok()));
+        gateway.signal("-TERM");
+        assert_eq!(gateway.wait(), Some(0));
+        let next = Gateway::configured(&config);
+        let left = next.send(get_as("alices", "/v1/models")).await.remaining("budget");
+        assert!((900..1_000).contains(&left), "{left} of 1000 are left, and 700 were reserved");
+    }
 }
 
 #[tokio::test]
