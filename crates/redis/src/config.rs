@@ -86,6 +86,9 @@ impl ServerConfig {
     }
 
     /// A cluster, by the addresses of some of its nodes.
+    ///
+    /// When a connection to a node breaks, what was under way on it is sent again, up to three times. If the
+    /// node had done it already, it is charged once more: toward denial.
     #[must_use]
     pub fn cluster(urls: &[&str]) -> Self {
         Self::new(Topology::Cluster { urls: urls.iter().map(|url| (*url).to_owned()).collect() })

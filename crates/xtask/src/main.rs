@@ -71,7 +71,7 @@ enum Chore {
     },
     /// Plants known bugs in a copy of the code, one at a time, and counts those that are caught.
     Planted {
-        /// Only those whose reason or file contains one of these [default: all, about half an hour]
+        /// Only those whose reason or file contains one of these [default: all, an hour or more]
         only: Vec<String>,
     },
     /// Simulates a thousand nodes that lease units of a million keys: round trips, stranded units, fairness.
