@@ -9,7 +9,7 @@ use crate::control::Control;
 use crate::survivor::{self, Outcome};
 
 pub(crate) const LIMIT: u64 = 6;
-/// The smallest table: one line of four slots.
+/// The smallest table: one line of four slots, and two where slots are cheap.
 const KEYS: usize = 1;
 pub(crate) const VICTIM: u32 = 1_000;
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);

@@ -38,13 +38,14 @@ pub(crate) fn go_on(table: Table, path: &Path, left: u64, charges: u64, most: u6
         let later = table.clock().now() + Duration::from_secs(10_000);
         let is_sound = faults(&path, table.clock().now()) == 0;
         let table = table.with_clock(FakeClock::at(later));
-        let afresh = [VICTIM, 1, 2, 3, 4].map(|key| {
-            // Only four fit at a time.
+        // One more than fit at a time.
+        let mut keys = std::iter::once(VICTIM).chain(1..=table.table().slots() as u32);
+        let is_fresh = keys.all(|key| {
             let admitted = spend(&table, key);
             table.clock().advance(Duration::from_secs(1_000));
-            admitted
+            admitted == LIMIT
         });
-        let _ = done.send((admitted, is_sound && afresh == [LIMIT; 5]));
+        let _ = done.send((admitted, is_sound && is_fresh));
     });
     match is_done.recv_timeout(PATIENCE) {
         Err(_) => Outcome::Blocked,

@@ -6,28 +6,41 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate::{Cost, FakeClock, SharedFile};
+use tidegate::{Cost, FakeClock, KeyedLimiter, Limit, Protocol, SharedClock, SharedFile};
 
 use crate::worker::{NOW, TABLE, limit};
 
 const LIMIT: u64 = 10;
 const KEYS: u32 = 16;
 
+/// The slots of the table: as many as keys, so that some take the place of others.
+const SLOTS: usize = 16;
+
 /// The bytes of the table's heads: after the header and the tally.
-const HEADS: Range<usize> = 2 << 16..(2 << 16) + 4 * 64;
+const HEADS: Range<usize> = 2 << 16..(2 << 16) + SLOTS * 16;
 
 /// The word of the header that says in which boot the tables were last found sound.
 const BOOT: Range<usize> = 7 * 8..8 * 8;
 
-/// Calls on a table of 16 slots: a key, a cost, and how many seconds later.
+/// Calls: a key, a cost, and how many seconds later.
 fn calls() -> impl Strategy<Value = Vec<(u32, u64, u64)>> {
     let seconds = prop_oneof![4 => Just(0), 1 => 0..200_u64];
     prop::collection::vec((0..KEYS, 1..4_u64, seconds), 0..40)
 }
 
+/// A limiter whose table has so many slots.
+fn limiter(file: &SharedFile, text: &str) -> KeyedLimiter<u32, Limit, SharedClock> {
+    let limit = limit(text);
+    // Eight for each key where they are cheap, two elsewhere.
+    let keys = if limit.ring_words() == 0 { SLOTS / 8 } else { SLOTS / 2 };
+    let limiter = file.limiter(TABLE, limit, keys).unwrap();
+    assert_eq!(limiter.table().slots(), SLOTS);
+    limiter
+}
+
 fn remaining(path: &Path, text: &str, seconds: u64) -> Vec<u64> {
     let file = SharedFile::open(path).unwrap();
-    let limiter = file.limiter::<u32>(TABLE, limit(text), 8).unwrap();
+    let limiter = limiter(&file, text);
     let limiter = limiter.with_clock(FakeClock::at(NOW + Duration::from_secs(seconds)));
     (0..KEYS)
         .map(|key| {
@@ -51,7 +64,7 @@ proptest! {
         ]),
         before in calls(),
         after in calls(),
-        is_old in prop::collection::vec(any::<bool>(), 16),
+        is_old in prop::collection::vec(any::<bool>(), SLOTS),
     ) {
         let text = format!("{algorithm} {LIMIT} per minute");
         let folder = tempfile::tempdir().unwrap();
@@ -59,7 +72,7 @@ proptest! {
         let mut seconds = 0;
         let mut run = |calls: &[(u32, u64, u64)]| {
             let file = SharedFile::open(&path).unwrap();
-            let limiter = file.limiter::<u32>(TABLE, limit(&text), 8).unwrap();
+            let limiter = limiter(&file, &text);
             let limiter = limiter.with_clock(FakeClock::at(NOW));
             for &(key, cost, later) in calls {
                 seconds += later;
