@@ -91,6 +91,12 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         Self { when_full, ..self }
     }
 
+    /// What it answers to more live keys than fit.
+    #[must_use]
+    pub const fn when_full(&self) -> WhenFull {
+        self.when_full
+    }
+
     /// Whether `key` may spend `cost` at `now`; charges it if so.
     ///
     /// A denial writes nothing, but for the [`Tally`] when it is for want of a slot.

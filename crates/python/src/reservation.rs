@@ -24,6 +24,8 @@ pub(crate) struct Reservation {
     process: u32,
     /// Held for no longer than taking it out, and with no call into Python meanwhile.
     open: Mutex<Option<Open>>,
+    /// The request's place among concurrent ones, kept for as long as this is.
+    _place: Option<Py<Self>>,
 }
 
 /// A reservation of one of the limiters that there are.
@@ -56,9 +58,14 @@ impl Open {
 
 impl Reservation {
     pub(crate) fn new(open: Open, cancel_unsettled: bool) -> Self {
+        Self::beside(None, open, cancel_unsettled)
+    }
+
+    /// One whose request has a place among concurrent ones.
+    pub(crate) fn beside(place: Option<Py<Self>>, open: Open, cancel_unsettled: bool) -> Self {
         let reserved = open.reserved().units();
         let (process, open) = (std::process::id(), Mutex::new(Some(open)));
-        Self { reserved, cancel_unsettled, process, open }
+        Self { reserved, cancel_unsettled, process, open, _place: place }
     }
 
     fn take(&self) -> Option<Open> {

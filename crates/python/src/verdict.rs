@@ -20,6 +20,7 @@ pub(crate) struct Verdict {
     standings: Vec<Standing>,
     headers: Py<PyList>,
     reservation: Option<Py<Reservation>>,
+    place: Option<Py<Reservation>>,
     /// What was charged at fixed costs, until it is taken back.
     charged: Mutex<Option<Charged>>,
 }
@@ -78,11 +79,23 @@ impl Verdict {
                 (is_charged.then(|| policy.charged(&grant)), grant.into_reservation())
             }
         };
-        let reservation = reservation
-            .map(|open| Py::new(py, Reservation::new(Open::Policy(open), false)))
+        let (used, place) = match reservation {
+            None => (None, None),
+            Some(reservation) => reservation.split_places(),
+        };
+        let place = place
+            .map(|place| Py::new(py, Reservation::new(Open::Policy(place), false)))
+            .transpose()?;
+        // Who keeps the reservation and forgets the verdict keeps the place.
+        let kept = |place: &Py<Reservation>| place.clone_ref(py);
+        let reservation = used
+            .map(|used| {
+                let place = place.as_ref().map(kept);
+                Py::new(py, Reservation::beside(place, Open::Policy(used), false))
+            })
             .transpose()?;
         let headers = pairs(py, &headers)?;
-        Ok(Self { refusal, standings, headers, reservation, charged: Mutex::new(charged) })
+        Ok(Self { refusal, standings, headers, reservation, place, charged: Mutex::new(charged) })
     }
 }
 
@@ -161,16 +174,22 @@ impl Verdict {
         self.reservation.as_ref().map(|reservation| reservation.clone_ref(py))
     }
 
+    /// The request's place among concurrent requests, which it leaves when this is cancelled, or used in a
+    /// `with` block that ends, or garbage; None when no rule limits them. Settling LLM tokens keeps it.
+    #[getter]
+    fn place(&self, py: Python<'_>) -> Option<Py<Reservation>> {
+        self.place.as_ref().map(|place| place.clone_ref(py))
+    }
+
     /// Takes back all that an allowed request was charged: somebody else has refused it.
     fn cancel(&self) -> PyResult<()> {
         let charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(charged) = charged {
             charged.take_back();
         }
-        match &self.reservation {
-            Some(reservation) if reservation.get().is_open() => reservation.get().cancel(),
-            _ => Ok(()),
-        }
+        let reserved = [&self.reservation, &self.place].into_iter().flatten();
+        let mut open = reserved.filter(|reserved| reserved.get().is_open());
+        open.try_for_each(|reserved| reserved.get().cancel())
     }
 
     fn __bool__(&self) -> bool {

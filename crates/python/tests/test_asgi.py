@@ -95,6 +95,50 @@ async def test_requests_that_run_keep_their_places_and_leave_them(
     assert policy.renew_reservations() == 0
 
 
+PLACES_AND_TOKENS = """
+[[rule]]
+name = "calls"
+limit = "1 concurrent"
+key = "global"
+
+[[rule]]
+name = "tokens"
+limit = "1000 per hour"
+key = "global"
+cost = "llm-tokens"
+"""
+
+
+@pytest.mark.parametrize("ends", ["settle", "cancel", "with"])
+async def test_a_request_keeps_its_place_until_its_answer_has_ended_whatever_becomes_of_its_tokens(
+    ends: str,
+) -> None:
+    policy, settled, go = Policy(PLACES_AND_TOKENS), asyncio.Event(), asyncio.Event()
+
+    async def streams(scope: Any, receive: Any, send: Any) -> None:
+        reservation = reservation_of(scope)
+        if ends == "with":
+            async with reservation:
+                reservation.settle(7)
+        elif ends == "settle":
+            reservation.settle(7)
+        else:
+            reservation.cancel()
+        settled.set()
+        await go.wait()
+        await app(scope, receive, send)
+
+    limited = RateLimitMiddleware(streams, policy, llm_tokens=lambda _: 100)
+    async with client(limited) as calls:
+        first = asyncio.create_task(calls.get("/"))
+        await settled.wait()
+        denied = await asyncio.wait_for(calls.get("/"), 10)
+        assert denied.json()["violated-policies"] == ["calls"]
+        go.set()
+        assert (await first).status_code == 200
+        assert (await calls.get("/")).status_code == 200
+
+
 @pytest.mark.parametrize("can_answer", [True, False])
 async def test_websockets_are_limited_at_their_handshake(can_answer: bool) -> None:
     limited = RateLimitMiddleware(app, Policy(POLICY))

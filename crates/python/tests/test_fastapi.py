@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import httpx
@@ -197,6 +198,43 @@ async def test_concurrent_requests_are_limited_while_they_run() -> None:
         assert [task.result().status_code for task in done] == [429] * 3
         go.set()
         assert [(await task).status_code for task in waiting] == [200] * 2
+        assert (await calls.get("/")).status_code == 200
+
+
+async def test_a_place_is_kept_until_the_answer_has_ended_whatever_becomes_of_the_tokens() -> None:
+    app, settled, go = FastAPI(), asyncio.Event(), asyncio.Event()
+    policy = Policy("""
+        [[rule]]
+        name = "calls"
+        limit = "1 concurrent"
+        key = "global"
+
+        [[rule]]
+        name = "tokens"
+        limit = "1000 per hour"
+        key = "global"
+        cost = "llm-tokens"
+    """)
+    layers = enforce(policy, llm_tokens=lambda: 100)
+
+    @app.get("/")
+    async def chat(tokens: Reservation = Depends(layers)) -> StreamingResponse:
+        async def words() -> AsyncIterator[str]:
+            async with tokens:
+                tokens.settle(7)
+            settled.set()
+            await go.wait()
+            yield "words"
+
+        return StreamingResponse(words())
+
+    async with client(app) as calls:
+        first = asyncio.create_task(calls.get("/"))
+        await settled.wait()
+        denied = await asyncio.wait_for(calls.get("/"), 10)
+        assert denied.json()["violated-policies"] == ["calls"]
+        go.set()
+        assert (await first).status_code == 200
         assert (await calls.get("/")).status_code == 200
 
 

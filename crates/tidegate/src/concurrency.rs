@@ -9,7 +9,7 @@ use tidegate_core::{Algorithm, Allowance, Cost, Denial, QuotaError, Step, Timest
 /// What was charged is in use until it is refunded; time alone frees nothing. But a count that nobody
 /// has touched for its lifetime is void, so that it cannot outlive those who would have refunded it, as
 /// after a power failure. Who has units in use for longer than that [charges](Algorithm::charge) zero
-/// units now and then.
+/// units now and then; if he is late, and nobody has charged meanwhile, the count is valid again.
 ///
 /// # State
 /// | bits | field |
@@ -88,7 +88,10 @@ impl Algorithm for Concurrency {
     }
 
     fn charge(&self, word: u64, cost: Cost, now: Timestamp) -> u64 {
-        self.pack(word, Self::count(word, now).saturating_add(cost.units()), now)
+        match cost.units() {
+            0 => self.pack(word, word & MAX_COUNT, now),
+            units => self.pack(word, Self::count(word, now).saturating_add(units), now),
+        }
     }
 
     fn refund(&self, word: u64, cost: Cost, _: Timestamp, now: Timestamp) -> u64 {
@@ -173,6 +176,8 @@ mod tests {
         assert!(!is_allow(kept, START + lifetime), "who has it has said so");
         assert!(!is_allow(kept, START), "an older time frees nothing");
         assert_eq!(concurrency.charge(0, Cost::ZERO, START), 0, "nothing is in use");
+        let late = concurrency.charge(word, Cost::ZERO, START + lifetime);
+        assert!(!is_allow(late, START + lifetime), "nobody had its units meanwhile");
     }
 
     #[test]

@@ -95,6 +95,8 @@ struct Inner {
     has_dry_runs: bool,
     /// Whether any rule's charges are settled when the call ends.
     settles_later: bool,
+    /// Whether any rule counts concurrent calls whose places expire.
+    has_expiring_places: bool,
     /// What keeps the rules that are not this process's own.
     engine: Option<Arc<dyn Engine>>,
 }
@@ -136,15 +138,23 @@ impl Policy {
                 return Err(PolicyError::TwoOfOneName { name: rule.name().to_owned() });
             }
         }
+        let is_wrong = |rule: &&Rule| {
+            rule.limit().is_concurrency() && !matches!(rule.cost(), CostRule::Fixed(_))
+        };
+        if let Some(rule) = rules.iter().find(is_wrong) {
+            return Err(PolicyError::CostOfConcurrent { name: rule.name().to_owned() });
+        }
         let looks_at_paths = rules.iter().any(Rule::looks_at_path);
         let has_dry_runs = rules.iter().any(Rule::is_dry_run);
         let settles_later = rules.iter().any(Rule::is_settled_later);
+        let has_expiring_places = rules.iter().any(Rule::has_expiring_places);
         let inner = Inner {
             rules,
             clock: Box::new(clock),
             looks_at_paths,
             has_dry_runs,
             settles_later,
+            has_expiring_places,
             engine,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -253,6 +263,9 @@ impl Policy {
     /// [available](Reason::Unavailable): ask such a policy by [`decide_async`](Self::decide_async).
     pub fn decide(&self, call: &Call<'_>) -> Verdict<'_> {
         let now = self.inner.clock.now();
+        if self.inner.has_expiring_places {
+            self.return_places(now);
+        }
         let mut layers = Layers::new();
         let mut denied = self.ask(call, now, &mut layers);
         if denied.is_none() && self.inner.engine.is_some() {
@@ -271,8 +284,15 @@ impl Policy {
         if self.inner.has_dry_runs {
             charge_dry_runs(&mut layers, now);
         }
-        let reservation = self.reserve(&layers, None, now);
+        let reservation = self.reserve(&layers, now);
         Verdict::Allow(Grant::new(layers, reservation))
+    }
+
+    /// Gives back the places of calls whose processes have died, before their counts are void: what would be
+    /// given back later was somebody else's by then.
+    #[inline(never)]
+    fn return_places(&self, now: Timestamp) {
+        self.inner.rules.iter().for_each(|rule| rule.return_places(now));
     }
 
     /// The rule on an engine that applies to a call, if one does, which cannot be asked without waiting.
@@ -318,6 +338,11 @@ impl Policy {
     /// a timer, where rules have [reservations that expire](Rule::with_expiring_reservations), several
     /// times in the shortest of their lifetimes: so they last as long as their calls, and come back soon
     /// after the process has died.
+    ///
+    /// Those of a former policy that this one was [reloaded](Self::reload) from are among them, where their
+    /// rules went on. A process that was stopped for so long that its reservations have expired has lost
+    /// those that somebody else had given back meanwhile; what their calls use is charged when they settle,
+    /// and their places among concurrent calls are others' by then.
     pub fn renew_reservations(&self) -> usize {
         let now = self.inner.clock.now();
         self.inner.rules.iter().map(|rule| rule.renew_reservations(now)).sum()
@@ -396,32 +421,37 @@ impl Policy {
 
     /// The reservation of what rules charged for as long as the call lasts, or by an estimate.
     #[inline(always)]
-    fn reserve(
-        &self,
-        layers: &Layers<'_>,
-        on_hold: Option<Box<held::OnHold>>,
-        now: Timestamp,
-    ) -> Option<Reservation<Held>> {
-        if !self.inner.settles_later && on_hold.is_none() {
+    fn reserve(&self, layers: &Layers<'_>, now: Timestamp) -> Option<Reservation<Held>> {
+        if !self.inner.settles_later {
             return None;
         }
-        // A dry run that would have denied was not charged, so there is nothing to settle.
-        let mut charged = layers
-            .iter()
-            .filter(|layer| layer.rule.is_settled_later() && layer.is_here() && !layer.is_denied())
-            .peekable();
-        if charged.peek().is_none() && on_hold.is_none() {
-            return None;
-        }
-        let accounts = charged.map(|layer| Account {
+        let mut charged = layers.iter().filter(|layer| layer.is_noted()).peekable();
+        charged.peek()?;
+        let accounts = charged.map(|layer| self.note(layer, now));
+        Some(self.reservation(accounts, None, now))
+    }
+
+    /// Notes what a layer was charged, to be settled.
+    #[inline(always)]
+    fn note(&self, layer: &Standing<'_>, now: Timestamp) -> Account {
+        Account {
             rule: self.index_of(layer.rule),
             key: layer.applied.seat.key(),
             charged: layer.applied.cost,
             hold: layer.rule.note_reservation(&layer.applied, now),
-        });
+        }
+    }
+
+    #[inline(always)]
+    fn reservation(
+        &self,
+        accounts: impl IntoIterator<Item = Account>,
+        on_hold: Option<Box<held::OnHold>>,
+        now: Timestamp,
+    ) -> Reservation<Held> {
         let held = Held::new(self.inner.clone(), accounts, on_hold);
         let estimate = held.estimate();
-        Some(Reservation::new(held, estimate, now))
+        Reservation::new(held, estimate, now)
     }
 
     fn index_of(&self, rule: &Rule) -> usize {
@@ -518,6 +548,11 @@ pub enum PolicyError {
         /// The name.
         name: String,
     },
+    /// A rule counts concurrent calls by what they use, which nobody gives back.
+    CostOfConcurrent {
+        /// The rule's name.
+        name: String,
+    },
 }
 
 impl fmt::Display for PolicyError {
@@ -532,6 +567,10 @@ impl fmt::Display for PolicyError {
             Self::TwoOfOneName { name } => {
                 write!(f, "two rules are called `{name}`; give each a name of its own")
             }
+            Self::CostOfConcurrent { name } => write!(
+                f,
+                "the rule `{name}`: concurrent calls are counted one by one; leave the cost out"
+            ),
         }
     }
 }

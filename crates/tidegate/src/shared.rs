@@ -11,6 +11,7 @@ mod table;
 pub use clock::SharedClock;
 pub use error::SharedFileError;
 pub(crate) use holds::Notes;
+use holds::OpenNotes;
 pub use holds::{ExpiringAccount, SharedHolds};
 pub use table::SharedTable;
 
@@ -89,6 +90,7 @@ pub struct SharedFile {
     header: Arc<Header>,
     clock: SharedClock,
     reservation_lifetime: Duration,
+    notes: OpenNotes,
 }
 
 /// The file's lock, until it is dropped: for who adds a table or mends the file.
@@ -148,6 +150,7 @@ impl SharedFile {
             header,
             clock,
             reservation_lifetime: Self::RESERVATION_LIFETIME,
+            notes: OpenNotes::default(),
         };
         if opened.header.is_of_another_boot() {
             opened.mend()?;
@@ -182,7 +185,7 @@ impl SharedFile {
         limit: Limit,
         keys: usize,
     ) -> Result<SharedHolds<K>, SharedFileError> {
-        let notes = self.notes(name, &limit, keys)?;
+        let notes = self.open_notes(name, &limit, keys)?;
         Ok(SharedHolds::new(self.limiter(name, limit, keys)?, notes))
     }
 
@@ -272,17 +275,19 @@ impl SharedFile {
         self.map(&entry, limit)
     }
 
-    /// The notes of what is reserved in a table; both are added if they are not there.
-    pub(crate) fn notes(
+    /// The notes of what is reserved in a table, for all in this process who use this file; both are added if they
+    /// are not there.
+    pub(crate) fn open_notes(
         &self,
         name: &str,
         limit: &Limit,
         keys: usize,
-    ) -> Result<Notes, SharedFileError> {
+    ) -> Result<Arc<Notes>, SharedFileError> {
         let text = limit.to_string();
         let table = self.entry(Kind::Table, name, &text, || self.new_table(name, limit, keys))?;
         let add = || Ok(Entry::of_notes(&table, self.end()));
-        self.map_notes(&self.entry(Kind::Notes, name, &text, add)?)
+        let entry = self.entry(Kind::Notes, name, &text, add)?;
+        self.notes.of(entry.offset, || self.map_notes(&entry))
     }
 
     /// Makes the tables sound after the machine has stopped. Others that open the file wait.
@@ -417,6 +422,7 @@ mod tests {
             header: parent.header.clone(),
             clock: parent.clock.clone(),
             reservation_lifetime: parent.reservation_lifetime,
+            notes: OpenNotes::default(),
         };
         let is_locked = |by: &SharedFile| by.open_again().unwrap().try_lock().is_err();
         let locked = parent.lock().unwrap();

@@ -178,6 +178,28 @@ fn a_missing_key_falls_back_on_the_stated_rule_and_never_on_unlimited() {
     assert!((0..10).all(|_| skip.decide(&call).is_allow()));
 }
 
+/// Else who leaves out one part would have a limit of his own for each value of the others.
+#[test]
+fn all_calls_that_lack_some_part_of_the_key_share_one_limit() {
+    let (share, _) = policy(
+        "[[rule]]\nname = \"team\"\nlimit = \"2 per minute\"\nkey = [\"ip\", \"user\", \"team\"]\nmissing_key = \"share\"",
+    );
+    let of = |last| Call::new("GET", "/").from_ip(ip(last));
+    let calls = [of(1), of(2), of(3).by_user("alice"), of(4).of_team("red"), Call::new("GET", "/")];
+    let admitted = calls.iter().filter(|call| share.decide(call).is_allow()).count();
+    assert_eq!(admitted, 2);
+    assert!(share.decide(&of(1).by_user("alice").of_team("red")).is_allow(), "it has its key");
+}
+
+#[test]
+fn a_rule_that_is_skipped_does_not_ask_for_the_cost() {
+    let (skip, _) = policy(
+        "[[rule]]\nname = \"budget\"\nlimit = \"100 per day\"\nkey = \"user\"\ncost = \"llm-tokens\"\nmissing_key = \"skip\"",
+    );
+    assert!(skip.decide(&Call::new("GET", "/")).is_allow());
+    assert!(!skip.decide(&Call::new("GET", "/").by_user("alice")).is_allow());
+}
+
 #[test]
 fn a_call_that_does_not_say_its_tokens_is_denied_by_a_token_budget() {
     let (policy, _) = policy(LAYERS);
@@ -358,6 +380,14 @@ fn a_bad_file_is_refused_with_line_field_and_remedy() {
         (
             rule("match = { path = \"v1\" }"),
             "test.toml:5:18: rule `r`: match.path: `v1` is not a path; begin with `/`, and use `*` only for a whole segment, as in `/v1/*`",
+        ),
+        (
+            rule("match = { path = \"/v1?x=1\" }"),
+            "test.toml:5:18: rule `r`: match.path: `/v1?x=1` would never apply: paths are looked at without `?` and `#` and what follows, `;` parameters and dot segments; leave these out, as in `/v1/*`",
+        ),
+        (
+            rule("match = { header = { \"x-plan:\" = \"free\" } }"),
+            "test.toml:5:22: rule `r`: match.header: `x-plan:` is not the name of a header; write it as in `x-plan`",
         ),
         (
             rule("match = { pth = \"/v1\" }"),

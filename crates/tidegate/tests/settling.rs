@@ -163,17 +163,18 @@ fn shared(folder: &std::path::Path, text: &str) -> (SharedFile, Policy) {
 fn what_a_dead_process_ran_comes_back_and_what_a_living_one_runs_stays() {
     // The file's clock is the machine's, so this is told by whole reservations, not by waiting.
     let folder = tempfile::tempdir().unwrap();
-    let file = SharedFile::open(folder.path().join("limits")).unwrap();
     let clock = Arc::new(FakeClock::at(NOW));
-    let rule = |file: &SharedFile| {
+    let rule = || {
         use tidegate::Limit;
         use tidegate::policy::{KeyPart, Rule};
+        // Who opens the file for himself is a process.
+        let file = SharedFile::open(folder.path().join("limits")).unwrap();
         let limit = Limit::concurrent(2).unwrap();
-        let rule = Rule::shared("at-a-time", limit, [KeyPart::Global], 64, file).unwrap();
-        rule.with_expiring_reservations(file, Duration::from_secs(3_600)).unwrap()
+        let rule = Rule::shared("at-a-time", limit, [KeyPart::Global], 64, &file).unwrap();
+        rule.with_expiring_reservations(&file, Duration::from_secs(3_600)).unwrap()
     };
-    let living = Policy::with_clock([rule(&file)], clock.clone()).unwrap();
-    let dead = Policy::with_clock([rule(&file)], clock.clone()).unwrap();
+    let living = Policy::with_clock([rule()], clock.clone()).unwrap();
+    let dead = Policy::with_clock([rule()], clock.clone()).unwrap();
     let call = Call::new("GET", "/");
     let running = reserve(&living, &call).unwrap();
     std::mem::forget(reserve(&dead, &call).unwrap());

@@ -6,11 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tidegate::Reservation;
-use tidegate::policy::Held;
 
-/// The call's places among concurrent calls, which it leaves when its answer has ended. Boxed: most have none.
-pub(crate) type Place = Option<Box<Reservation<Held>>>;
+use crate::ConcurrentPlace;
 
 pin_project! {
     /// The inner service's body, or the short body of a denial.
@@ -25,13 +22,13 @@ pin_project! {
     #[derive(Debug)]
     #[project = StateProjection]
     enum State<B> {
-        Inner { #[pin] body: B, place: Place },
+        Inner { #[pin] body: B, place: Option<ConcurrentPlace> },
         Full { bytes: Option<Bytes> },
     }
 }
 
 impl<B> ResponseBody<B> {
-    pub(crate) fn inner(body: B, place: Place) -> Self {
+    pub(crate) fn inner(body: B, place: Option<ConcurrentPlace>) -> Self {
         Self { state: State::Inner { body, place } }
     }
 

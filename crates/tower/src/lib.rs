@@ -40,6 +40,7 @@
 
 mod layer;
 
+mod place;
 mod request;
 mod reservation;
 mod service;
@@ -55,6 +56,7 @@ pub use body::ResponseBody;
 pub use denial::{Problem, respond, retry_after_s};
 pub use fields::{Fields, Rendered};
 pub use layer::RateLimitLayer;
+pub use place::ConcurrentPlace;
 pub use request::{HeadersOf, PeerAddr, client_ip};
 pub use reservation::LlmReservation;
 pub use service::{RateLimit, ResponseFuture};

@@ -12,11 +12,10 @@ use tidegate::Reservation;
 use tidegate::policy::{Call, Held, Policy, Verdict};
 use tower_service::Service;
 
-use crate::body::Place;
 use crate::fields::Rendered;
 use crate::layer::Shared;
 use crate::request::{HeadersOf, client_ip};
-use crate::{LlmReservation, ResponseBody, denial};
+use crate::{ConcurrentPlace, LlmReservation, ResponseBody, denial};
 
 /// A service whose calls are limited by a policy. Made by [`RateLimitLayer`](crate::RateLimitLayer).
 #[derive(Debug, Clone)]
@@ -131,7 +130,7 @@ pin_project! {
     {
         Waiting { waiting: Box<Waiting<S, B>> },
         Denied { response: Option<Response<ResponseBody<R>>> },
-        Allowed { #[pin] future: S::Future, fields: Rendered, place: Place },
+        Allowed { #[pin] future: S::Future, fields: Rendered, place: Option<ConcurrentPlace> },
     }
 }
 
@@ -158,12 +157,16 @@ where
 /// Hands the handler what it settles, and keeps the call's place: handlers may be done with the request long
 /// before they answer.
 #[inline(never)] // most calls reserve nothing
-fn hand_on(reservation: Reservation<Held>, parts: &mut Parts) -> Place {
+fn hand_on(reservation: Reservation<Held>, parts: &mut Parts) -> Option<ConcurrentPlace> {
     let (used, place) = reservation.split_places();
     if let Some(used) = used {
         parts.extensions.insert(LlmReservation::new(used));
     }
-    place.map(Box::new)
+    let place = place.map(ConcurrentPlace::new);
+    if let Some(place) = &place {
+        parts.extensions.insert(place.clone());
+    }
+    place
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B, R>

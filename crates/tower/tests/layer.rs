@@ -11,7 +11,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tidegate::policy::{Call, Policy, Source, Verdict};
 use tidegate::{FakeClock, Timestamp, TrustedProxies};
-use tidegate_tower::{Fields, LlmReservation, PeerAddr, RateLimitLayer, ResponseBody};
+use tidegate_tower::{
+    ConcurrentPlace, Fields, LlmReservation, PeerAddr, RateLimitLayer, ResponseBody,
+};
 use tower::{Layer, Service, ServiceExt};
 
 struct Api {
@@ -232,6 +234,26 @@ async fn a_concurrent_call_lasts_until_its_answer_has_ended() {
     let Verdict::Allow(grant) = policy.peek(&spent) else { panic!("the place is free") };
     let tokens = grant.standings().iter().find(|standing| standing.rule().name() == "tokens");
     assert_eq!(tokens.unwrap().decision().remaining(), 93);
+}
+
+/// What a WebSocket does: the answer ends with the handshake, the call does not.
+#[tokio::test]
+async fn a_handler_keeps_its_place_for_as_long_as_its_call_lasts() {
+    let rule = "[[rule]]\nname = \"calls\"\nlimit = \"1 concurrent\"\nkey = \"global\"";
+    let layer = RateLimitLayer::new(Policy::from_toml(rule).unwrap());
+    let (hand_over, mut handed_over) = tokio::sync::mpsc::unbounded_channel();
+    let upgrades = async move |Extension(place): Extension<ConcurrentPlace>| {
+        hand_over.send(place).unwrap();
+        http::StatusCode::SWITCHING_PROTOCOLS
+    };
+    let router = Router::new().route("/", get(upgrades)).layer(layer);
+    let call = || router.clone().oneshot(Request::get("/").body(Body::empty()).unwrap());
+
+    assert_eq!(call().await.unwrap().status(), 101);
+    let place = handed_over.recv().await.unwrap();
+    assert_eq!(call().await.unwrap().status(), 429, "they are talking");
+    drop(place);
+    assert_eq!(call().await.unwrap().status(), 101);
 }
 
 /// One poll, and no more.

@@ -2,7 +2,7 @@
 
 use core::cmp::Reverse;
 
-use super::slot::{self, Head, SLOTS, SlotCell};
+use super::slot::{self, Head, Line, SLOTS, SlotCell};
 use super::{Storage, Table, set};
 use crate::protocol::Protocol;
 use crate::sync::AtomicU128;
@@ -45,6 +45,17 @@ impl<P: Protocol, S: Storage> Table<P, S> {
         given_up
     }
 
+    /// Gives up every slot, whatever its key has spent, and gives how many that were. For a file, where what was
+    /// spent is void once the machine has stopped. Nobody else may use the table meanwhile.
+    pub fn clear(&self) -> usize {
+        let slots = self.storage.lines().iter().flat_map(Line::slots);
+        let is_given_up = |slot: &&AtomicU128| {
+            let head = slot::load(slot);
+            head.is_live() && slot::swap(slot, head, head.given_up()).is_ok()
+        };
+        slots.filter(is_given_up).count()
+    }
+
     /// What orders slots by what their keys have spent: when that is over, and how much is left.
     fn spent(
         &self,
@@ -63,4 +74,30 @@ impl<P: Protocol, S: Storage> Table<P, S> {
 /// Whether two slots are live for one key.
 pub(super) fn is_one_key(one: Head, other: Head) -> bool {
     one.is_live() && other.is_live() && one.fingerprint() == other.fingerprint()
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use super::*;
+    use crate::{AtomicU64, Borrowed, FixedWindow, Key, Quota, Tally};
+
+    #[test]
+    fn in_a_table_that_was_cleared_nobody_has_spent_anything() {
+        let lines: Vec<Line> = (0..Line::for_keys(64)).map(|_| Line::new()).collect();
+        let (ring, tally): ([AtomicU64; 0], Tally) = ([], Tally::new());
+        let limit = FixedWindow::new(Quota::per_day(10)).unwrap();
+        let table = Table::new(limit, Borrowed::new(&lines, &ring, &tally)).unwrap();
+        let now = Timestamp::from_secs(1_700_000_000);
+        let keys: Vec<Key> = (1..=50).map(|hash: u64| Key::from_hash(hash << 40 | hash)).collect();
+        for key in &keys {
+            assert!(table.admit(*key, Cost::new(10), now).is_ok());
+        }
+        assert_eq!(table.clear(), keys.len());
+        assert_eq!((table.live_keys(now), table.clear()), (0, 0));
+        for key in &keys {
+            assert!(table.admit(*key, Cost::new(10), now).is_ok());
+            assert!(table.admit(*key, Cost::ONE, now).is_err());
+        }
+    }
 }

@@ -21,14 +21,14 @@ class Running:
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def holding(self, reservation: Reservation) -> Iterator[Reservation]:
+    def holding(self, place: Reservation) -> Iterator[None]:
         """While a request runs. Its place is free again when it ends, however it does."""
         self._requests += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY_SECONDS, self._renew)
         try:
-            with reservation:
-                yield reservation
+            with place:
+                yield
         finally:
             self._requests -= 1
             if self._requests == 0 and self._timer is not None:

@@ -75,12 +75,11 @@ class RateLimitMiddleware:
             await send(message)
 
         reservation = verdict.reservation
-        if reservation is None:
+        if reservation is not None:
+            scope[_RESERVATION] = reservation
+        if self._running is None or (place := verdict.place) is None:
             return await self._app(scope, receive, send_with_fields)
-        scope[_RESERVATION] = reservation
-        if self._running is None:
-            return await self._app(scope, receive, send_with_fields)
-        with self._running.holding(reservation):
+        with self._running.holding(place):
             await self._app(scope, receive, send_with_fields)
 
 

@@ -169,11 +169,11 @@ class Concurrent(Enforced):
         llm_tokens: int | None = None,
     ) -> AsyncIterator[Reservation | Verdict]:
         verdict = await self._decide(connection, response, user, llm_tokens)
-        if verdict.reservation is None:
-            yield verdict
+        if (place := verdict.place) is None:
+            yield verdict.reservation or verdict
         else:
-            with self._running.holding(verdict.reservation) as reservation:
-                yield reservation
+            with self._running.holding(place):
+                yield verdict.reservation or verdict
 
 
 def _of(policy: Policy, *keys_and_costs: Callable[..., Any] | None) -> Enforced:

@@ -6,12 +6,13 @@ use smallvec::SmallVec;
 use tidegate_core::{Cost, Decision, Denial, Retry, Timestamp};
 
 use super::engine::{DecidedBy, EngineAnswer, EngineAsk, EngineHold};
-use super::held::OnHold;
+use super::held::{Account, Held, OnHold};
 use super::rule::Applies;
 use super::{
     Call, Denied, Grant, Layers, Policy, Reason, Refusal, Standing, Told, Verdict, WhenDown,
     charge_dry_runs, charge_in_order, path, verdict,
 };
+use crate::reservation::Reservation;
 
 /// The layers of a call whose rules are on the engine, and what they ask it.
 struct Elsewhere<'p> {
@@ -24,18 +25,36 @@ struct Elsewhere<'p> {
 struct Charges<'p> {
     policy: &'p Policy,
     layers: Layers<'p>,
+    /// What is settled later. It is noted while the engine is asked, too: so it expires if the process dies.
+    noted: Option<Reservation<Held>>,
     now: Timestamp,
 }
 
 impl<'p> Charges<'p> {
-    fn keep(mut self) -> Layers<'p> {
-        std::mem::take(&mut self.layers)
+    /// Of what was charged to `layers` just now.
+    fn of(policy: &'p Policy, layers: Layers<'p>, now: Timestamp) -> Self {
+        let is_noted = |layer: &&Standing<'_>| !layer.rule.is_dry_run() && layer.is_noted();
+        let mut noted = layers.iter().filter(is_noted).peekable();
+        let noted = noted.peek().is_some().then(|| {
+            let accounts: SmallVec<[Account; 2]> =
+                noted.map(|layer| policy.note(layer, now)).collect();
+            policy.reservation(accounts, None, now)
+        });
+        Self { policy, layers, noted, now }
+    }
+
+    fn keep(mut self) -> (Layers<'p>, Option<Reservation<Held>>) {
+        (std::mem::take(&mut self.layers), self.noted.take())
     }
 }
 
 impl Drop for Charges<'_> {
     fn drop(&mut self) {
-        for layer in self.layers.iter().filter(|layer| !layer.rule.is_dry_run()) {
+        if let Some(noted) = self.noted.take() {
+            noted.cancel();
+        }
+        let layers = self.layers.iter().filter(|layer| !layer.rule.is_dry_run());
+        for layer in layers.filter(|layer| !layer.is_noted()) {
             layer.rule.refund(&layer.applied, self.now, self.policy.inner.clock.now());
         }
     }
@@ -55,7 +74,7 @@ impl Policy {
             None => Err(self.decide(call)),
             // Guarded from here on: the future may be dropped before it is first polled.
             Some(engine) => self.begin(call, true).map(|(layers, elsewhere, now)| {
-                (engine, Charges { policy: self, layers, now }, elsewhere)
+                (engine, Charges::of(self, layers, now), elsewhere)
             }),
         };
         async move {
@@ -65,7 +84,8 @@ impl Policy {
             };
             let now = charges.now;
             if elsewhere.asks.is_empty() {
-                return self.allow(charges.keep(), None, now);
+                let (layers, noted) = charges.keep();
+                return self.allow(layers, noted, None, now);
             }
             // An estimate of nothing is settled by what was used, too.
             let reserves = elsewhere.asks.iter().any(EngineAsk::is_settled_later);
@@ -76,7 +96,10 @@ impl Policy {
             };
             let (others, told) = elsewhere.told(self, answer);
             match told {
-                Ok(hold) => self.allow(in_order(self, charges.keep(), others), hold, now),
+                Ok(hold) => {
+                    let (layers, noted) = charges.keep();
+                    self.allow(in_order(self, layers, others), noted, hold, now)
+                }
                 Err(denied) => {
                     let layers = charges.layers.clone();
                     drop(charges);
@@ -124,15 +147,21 @@ impl Policy {
         }
     }
 
-    /// The verdict on a call that all enforced rules have charged: charges the dry runs, and reserves.
+    /// The verdict on a call that all enforced rules have charged: charges the dry runs, and adds what those and
+    /// the engine reserve to what is noted.
     fn allow<'p>(
         &'p self,
         mut layers: Layers<'p>,
+        noted: Option<Reservation<Held>>,
         on_hold: Option<Box<OnHold>>,
         now: Timestamp,
     ) -> Verdict<'p> {
         charge_dry_runs(&mut layers, now);
-        let reservation = self.reserve(&layers, on_hold, now);
+        let mut accounts = noted.map(Reservation::into_accounts).unwrap_or_default();
+        let trials = layers.iter().filter(|layer| layer.rule.is_dry_run() && layer.is_noted());
+        accounts.extend(trials.map(|layer| self.note(layer, now)));
+        let is_reserved = !accounts.is_empty() || on_hold.is_some();
+        let reservation = is_reserved.then(|| self.reservation(accounts, on_hold, now));
         Verdict::Allow(Grant::new(layers, reservation))
     }
 
@@ -148,6 +177,9 @@ impl Policy {
         charges: bool,
     ) -> Result<(Layers<'_>, Elsewhere<'_>, Timestamp), Verdict<'_>> {
         let now = self.inner.clock.now();
+        if charges && self.inner.has_expiring_places {
+            self.return_places(now);
+        }
         let mut layers = Layers::new();
         let mut denied = self.ask_only(call, now, &mut layers);
         let mut elsewhere = Elsewhere { layers: Layers::new(), asks: SmallVec::new() };
@@ -316,6 +348,62 @@ mod tests {
         let Poll::Ready(verdict) = slow.poll(&mut context) else { panic!("it answers") };
         assert!(!verdict.is_allow());
         assert!(!policy.decide(&call).is_allow());
+    }
+
+    /// As when the process is killed then: nothing is dropped.
+    #[test]
+    fn what_a_process_had_reserved_here_when_it_died_at_asking_the_engine_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = crate::SharedFile::open(folder.path().join("limits")).unwrap();
+        let clock: &FakeClock = Box::leak(Box::new(FakeClock::at(Timestamp::from_secs(1_000))));
+        let minute = Duration::from_secs(60);
+        let process = || {
+            let limit = crate::Limit::concurrent(1).unwrap();
+            let here = Rule::shared("here", limit, [KeyPart::Global], 64, &file).unwrap();
+            let here = here.with_expiring_reservations(&file, minute).unwrap();
+            let limit = crate::Limit::token_bucket("10 per day".parse().unwrap(), None).unwrap();
+            let there = Rule::on_engine("there", limit, [KeyPart::User], OnEngine::default());
+            let there = there.unwrap().matching(Match::everyone().authenticated(true));
+            Policy::build([here, there], clock, Some(Arc::new(Slow::default()))).unwrap()
+        };
+        let (killed, other) = (process(), process());
+        let call = Call::new("GET", "/");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut asking = Box::pin(killed.decide_async(&call.by_user("alice")));
+        assert!(asking.as_mut().poll(&mut context).is_pending());
+        std::mem::forget(asking);
+        clock.advance(minute - Duration::from_nanos(1));
+        assert!(!other.decide(&call).is_allow());
+        clock.advance(Duration::from_millis(10));
+        let Verdict::Allow(grant) = other.decide(&call) else { panic!("it has expired") };
+        assert!(grant.into_reservation().is_some());
+    }
+
+    /// Who goes away while the engine is asked has reserved nothing here, and nothing is left to renew.
+    #[test]
+    fn what_was_reserved_here_is_given_back_when_the_engine_denies() {
+        let clock: &FakeClock = Box::leak(Box::new(FakeClock::at(Timestamp::from_secs(1_000))));
+        let limit = crate::Limit::fixed_window("100 per day".parse().unwrap(), None).unwrap();
+        let here = Rule::new("here", limit.clone(), [KeyPart::Global]).unwrap();
+        let here = here.costing(crate::policy::CostRule::LlmTokens);
+        let there = Rule::on_engine("there", limit, [KeyPart::User], OnEngine::default()).unwrap();
+        let engine = Arc::new(Slow::default());
+        let policy = Policy::build([here, there], clock, Some(engine.clone())).unwrap();
+        let call = Call::new("GET", "/").by_user("alice").with_llm_tokens(40);
+        let left = || policy.account("here", &call).unwrap().standing().remaining();
+        let open = || policy.rules()[0].open_reservations();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut denied = Box::pin(policy.decide_async(&call));
+        let mut dropped = Box::pin(policy.decide_async(&call));
+        assert!(denied.as_mut().poll(&mut context).is_pending());
+        assert!(dropped.as_mut().poll(&mut context).is_pending());
+        assert_eq!((left(), open()), (20, (2, 80)));
+        drop(dropped);
+        assert_eq!((left(), open()), (60, (1, 40)));
+        engine.0.store(true, Ordering::Relaxed);
+        let Poll::Ready(verdict) = denied.as_mut().poll(&mut context) else { panic!("it answers") };
+        assert!(!verdict.is_allow());
+        assert_eq!((left(), open()), (100, (0, 0)));
     }
 
     /// A rule whose state is elsewhere cannot be passed by not asking there.

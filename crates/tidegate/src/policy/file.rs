@@ -492,7 +492,16 @@ impl RuleSpec {
             matching = matching.on_model(model.get_ref().parse().map_err(error)?);
         }
         for (name, value) in &spec.header.0 {
-            matching = matching.with_header(name, value);
+            let is_token =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            if name.get_ref().is_empty() || !name.get_ref().bytes().all(is_token) {
+                let message = format!(
+                    "`{}` is not the name of a header; write it as in `x-plan`",
+                    name.get_ref()
+                );
+                return Err(self.error(source, name, "match.header", &message));
+            }
+            matching = matching.with_header(name.get_ref(), value);
         }
         Ok(match spec.authenticated {
             Some(authenticated) => matching.authenticated(authenticated),
@@ -670,7 +679,7 @@ impl<'de> Deserialize<'de> for CostSpec {
 
 /// A table of header names and values.
 #[derive(Debug, Default)]
-struct HeaderSpec(Vec<(String, String)>);
+struct HeaderSpec(Vec<(Spanned<String>, String)>);
 
 impl<'de> Deserialize<'de> for HeaderSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -110,6 +110,11 @@ impl Held {
 }
 
 impl Reservation<Held> {
+    /// What it was charged to, to be in another one: this one ends without a trace.
+    pub(super) fn into_accounts(mut self) -> SmallVec<[Account; 2]> {
+        std::mem::take(&mut self.ledger_mut().accounts)
+    }
+
     /// Books what was really used, by each rule in its own unit: the rest is given back, or the excess
     /// charged.
     pub fn settle_usage(mut self, usage: Usage) {

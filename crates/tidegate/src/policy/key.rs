@@ -37,7 +37,7 @@ pub enum MissingKey {
     /// The call is denied.
     #[default]
     Deny,
-    /// All calls without the key share one limit.
+    /// All calls without the key share one limit: those that lack any part of it.
     Share,
     /// The rule does not apply, by its author's explicit wish; others may.
     Skip,
@@ -114,11 +114,24 @@ pub(super) fn key_of<'p>(
     (Key::from_hash(state.finish()), missing)
 }
 
+/// The key that all calls share which do not have some part of theirs.
+#[cold]
+pub(super) fn shared_key(hasher: &impl BuildHasher) -> Key {
+    Key::from_hash(hasher.hash_one(Value::Missing))
+}
+
 /// The key of a call, as an engine has it: the same in all processes. The engine's own keys are hashes of it.
 pub(super) fn caller_of(parts: &[KeyPart], call: &Call<'_>, ipv6_prefix: u8) -> Caller {
     let mut caller = Caller::default();
     for part in parts {
-        match part.value(call, ipv6_prefix) {
+        let value = part.value(call, ipv6_prefix);
+        if value.is_none() {
+            // One for all calls that do not have some part.
+            caller = Caller::default();
+            caller.push("none", "");
+            return caller;
+        }
+        match value {
             Some(Value::Ip(ip)) => caller.push("ip", &ip.to_string()),
             Some(Value::User(text)) => caller.push("user", text),
             Some(Value::Team(text)) => caller.push("team", text),
@@ -144,8 +157,11 @@ const SECRET: [&str; 6] = [
 ];
 
 /// What a call's key is called, for people: the values of its parts, but those of headers that hold
-/// secrets.
+/// secrets; one name for all calls that do not have some part.
 pub(super) fn text_of(parts: &[KeyPart], call: &Call<'_>, ipv6_prefix: u8) -> String {
+    if parts.iter().any(|part| part.value(call, ipv6_prefix).is_none()) {
+        return "(none)".to_owned();
+    }
     let text = |part: &KeyPart| match (part, part.value(call, ipv6_prefix)) {
         (KeyPart::Header(name), Some(_)) if SECRET.contains(&name.as_str()) => {
             "(secret)".to_owned()
@@ -285,7 +301,8 @@ mod tests {
         };
         assert_eq!(text(&["user", "header:x-plan"], &call), "alice · value");
         assert_eq!(text(&["header:authorization"], &call), "(secret)");
-        assert_eq!(text(&["ip", "global"], &call), "(none) · everybody");
+        assert_eq!(text(&["user", "global"], &call), "alice · everybody");
+        assert_eq!(text(&["ip", "global"], &call), "(none)", "one for all who have no address");
         let from = |ip: &str| text(&["ip"], &call.from_ip(ip.parse().unwrap()));
         assert_eq!(from("192.0.2.1"), "192.0.2.1");
         assert_eq!(from("2001:db8::1:2:3:4"), "2001:db8::/64");
@@ -296,6 +313,20 @@ mod tests {
         let nobody = Call::new("GET", "/");
         assert!(key(&[KeyPart::User], &nobody).1);
         assert_ne!(key(&[KeyPart::User], &nobody).0, key(&[KeyPart::User], &nobody.by_user("")).0);
+    }
+
+    /// On an engine as here.
+    #[test]
+    fn callers_that_lack_some_part_are_one() {
+        let (user, team) = (KeyPart::User, KeyPart::Team);
+        let call = Call::new("GET", "/");
+        let caller = |call: &Call<'_>| {
+            caller_of(&[user.clone(), team.clone()], call, 64).as_str().to_owned()
+        };
+        assert_eq!(caller(&call), caller(&call.by_user("alice")));
+        assert_eq!(caller(&call), caller(&call.of_team("red")));
+        assert_ne!(caller(&call), caller(&call.by_user("alice").of_team("red")));
+        assert_ne!(caller(&call), caller(&call.by_user("").of_team("")));
     }
 
     #[test]

@@ -54,15 +54,18 @@ fn reading(path: &str, reading: Reading) -> String {
     for segment in segments {
         text.push('/');
         // What was decoded parts no segments any more, and no readings.
-        text.extend(
-            segment.chars().map(|one| if matches!(one, '/' | '\n') { '\u{fffd}' } else { one }),
-        );
+        text.extend(segment.chars().map(within_a_segment));
     }
     if text.is_empty() {
         text.push('/');
     }
     text.make_ascii_lowercase();
     text
+}
+
+/// A character of a segment that was decoded: none that would part it.
+const fn within_a_segment(one: char) -> char {
+    if matches!(one, '/' | '\n') { '\u{fffd}' } else { one }
 }
 
 /// A segment without its parameters.
@@ -129,7 +132,8 @@ fn is_canonical(path: &str) -> bool {
 ///
 /// A `*` stands for one segment; at the end, for any number of them, none included. Patterns apply to every
 /// spelling of a path that some server takes to the handler they mean: percent-decoded or not, with dot segments,
-/// doubled slashes, parameters (`;...`) and such, and in any case. The error is toward applying.
+/// doubled slashes, parameters (`;...`) and such, and in any case. The error is toward applying. They may be
+/// percent-encoded themselves: `/caf%C3%A9/*`, or `/groups/a%2Fb` for a slash within a segment.
 ///
 /// ```
 /// use tidegate::policy::PathPattern;
@@ -187,7 +191,8 @@ impl FromStr for PathPattern {
     type Err = PathPatternError;
 
     fn from_str(text: &str) -> Result<Self, PathPatternError> {
-        let error = || PathPatternError { pattern: text.to_owned() };
+        let wrong = |is_no_path| PathPatternError { pattern: text.to_owned(), is_no_path };
+        let error = || wrong(true);
         let rest = text.strip_prefix('/').ok_or_else(error)?;
         let (rest, open) = match rest.strip_suffix('*') {
             Some("") => ("", true),
@@ -199,12 +204,30 @@ impl FromStr for PathPattern {
             segments.push(match segment {
                 "*" => Segment::Any,
                 glued if glued.contains('*') => return Err(error()),
-                // As readings have it.
-                literal => Segment::Literal(literal.to_ascii_lowercase().replace('\n', "\u{fffd}")),
+                literal => Segment::Literal(as_read(literal).ok_or_else(|| wrong(false))?),
             });
         }
         Ok(Self { segments, open })
     }
+}
+
+/// A segment of a pattern as readings have it; `None` for what they never have, so that it would never apply.
+fn as_read(segment: &str) -> Option<String> {
+    let decoded = percent_decode_str(segment).decode_utf8_lossy();
+    let is_never_read = segment.contains(['?', '#']) || decoded.contains(';');
+    if is_never_read || matches!(&*decoded, "." | "..") {
+        return None;
+    }
+    Some(decoded.chars().map(within_a_segment).collect::<String>().to_ascii_lowercase())
+}
+
+fn write_literal(literal: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("/")?;
+    literal.chars().try_for_each(|one| match one {
+        // Would be read as something else.
+        '%' | '*' | '?' | '#' | '\0'..='\x1f' => write!(f, "%{:02X}", u32::from(one)),
+        _ => write!(f, "{one}"),
+    })
 }
 
 /// In its canonical form.
@@ -212,7 +235,7 @@ impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
             match segment {
-                Segment::Literal(literal) => write!(f, "/{literal}")?,
+                Segment::Literal(literal) => write_literal(literal, f)?,
                 Segment::Any => f.write_str("/*")?,
             }
         }
@@ -230,15 +253,23 @@ impl fmt::Display for PathPattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPatternError {
     pattern: String,
+    /// Whether it is none at all, or one that no path fits.
+    is_no_path: bool,
 }
 
 impl fmt::Display for PathPatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`{}` is not a path; begin with `/`, and use `*` only for a whole segment, as in `/v1/*`",
-            self.pattern
-        )
+        let pattern = &self.pattern;
+        match self.is_no_path {
+            true => write!(
+                f,
+                "`{pattern}` is not a path; begin with `/`, and use `*` only for a whole segment, as in `/v1/*`"
+            ),
+            false => write!(
+                f,
+                "`{pattern}` would never apply: paths are looked at without `?` and `#` and what follows, `;` parameters and dot segments; leave these out, as in `/v1/*`"
+            ),
+        }
     }
 }
 
@@ -350,6 +381,44 @@ mod tests {
             "/v1/a%20b",
         ] {
             assert!(!has_dot_segments(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn patterns_may_be_encoded() {
+        for (pattern, applies, not) in [
+            ("/caf%C3%A9/*", "/caf%c3%a9/x", "/cafe/x"),
+            ("/caf%C3%A9/*", "/café", "/cafe/x"),
+            ("/%76%31/Chat", "/v1/chat", "/v1"),
+            ("/a%20b", "/a%20b", "/a%2520b"),
+            ("/a%2520b", "/a%2520b", "/a%20b"),
+            ("/groups/a%2Fb/x", "/groups/a%2fb/x", "/groups/a/x"),
+            ("/%2A/x", "/*/x", "/y/x"),
+            ("/a%3Fb", "/a%3Fb", "/a"),
+            ("/100%", "/100%", "/100"),
+        ] {
+            let parsed: PathPattern = pattern.parse().unwrap();
+            assert!(parsed.applies_to(applies), "{pattern} {applies}");
+            assert!(!parsed.applies_to(not), "{pattern} {not}");
+            assert_eq!(parsed.to_string().parse::<PathPattern>().unwrap(), parsed, "{pattern}");
+        }
+    }
+
+    /// A rule on one would limit nothing, and nobody would know.
+    #[test]
+    fn a_pattern_that_no_path_fits_is_refused() {
+        for text in [
+            "/v1;x=1/*",
+            "/v1%3Bx",
+            "/search?q=*",
+            "/search?q=1",
+            "/a#b",
+            "/v1/../x",
+            "/./x",
+            "/%2e%2E/x",
+        ] {
+            let error = text.parse::<PathPattern>().unwrap_err();
+            assert!(error.to_string().contains("`/v1/*`"), "{error}");
         }
     }
 

@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use super::engine::{Backend, EngineAsk, OnEngine};
-use super::key::{caller_of, key_of, text_of};
+use super::key::{caller_of, key_of, shared_key, text_of};
 use super::{Call, KeyPart, Match, MissingKey, Policy, Reason, words};
 use crate::limit::Limit;
 use crate::memory::Memory;
@@ -78,7 +78,7 @@ pub(super) struct Place<'a> {
 
 /// That a rule's reservations expire: the notes of them, and how long they may take.
 struct Expiring {
-    notes: Notes,
+    notes: Arc<Notes>,
     lifetime: Duration,
 }
 
@@ -135,9 +135,13 @@ impl Rule {
     /// How long the notes of concurrent calls last at most that nobody renews.
     const CONCURRENT_LIFETIME: Duration = Duration::from_secs(60);
 
-    /// How long a count of concurrent calls in a file lasts that nobody touches: longer than the notes
-    /// of its calls, by far more than it takes to charge and then to note.
+    /// How long a count of concurrent calls lasts that nobody touches, where their places expire: longer than
+    /// the notes of them, by far more than it takes to charge and then to note.
     const COUNT_LASTS: Duration = Duration::from_secs(90);
+
+    /// How often the places of processes that have died are given back though nobody is denied for lack of
+    /// them: well within the time between a note's expiry and the count's.
+    const RETURN_EVERY: Duration = Duration::from_secs(10);
 
     /// A rule for everyone, at a cost of one per call, with room for
     /// [`DEFAULT_KEYS`](Self::DEFAULT_KEYS).
@@ -175,10 +179,6 @@ impl Rule {
         place: Place<'_>,
     ) -> Result<Self, RuleError> {
         let key = check(name, key, keys)?;
-        let limit = match place.shared {
-            Some(_) => limit.with_count_lasting(Self::COUNT_LASTS),
-            None => limit,
-        };
         let is_same =
             |rule: &&Self| rule.name == name && rule.limit().to_string() == limit.to_string();
         let former = place.former.and_then(|policy| policy.rules().iter().find(is_same));
@@ -312,22 +312,31 @@ impl Rule {
     /// is the one that the rule's state is in.
     ///
     /// Whoever lives [renews](super::Policy::renew_reservations) its reservations. Those of concurrent
-    /// calls expire after a minute at the latest, so there it must.
+    /// calls expire after a minute at the latest, so there it must. (Without expiry, a concurrent call of a
+    /// process that has died is counted until the machine restarts.)
     ///
     /// # Errors
-    /// When the file has no room.
+    /// When the lifetime is zero, or the file has no room.
     pub fn with_expiring_reservations(
         self,
         file: &SharedFile,
         lifetime: Duration,
     ) -> Result<Self, RuleError> {
+        if lifetime.is_zero() {
+            return Err(RuleError::NoLifetime);
+        }
         let keys = self.table.slots();
-        let notes = file.notes(&self.name, self.limit(), keys).map_err(RuleError::Shared)?;
-        let lifetime = match self.limit().is_concurrency() {
-            true => lifetime.min(Self::CONCURRENT_LIFETIME),
-            false => lifetime,
+        let notes = file.open_notes(&self.name, self.limit(), keys).map_err(RuleError::Shared)?;
+        if !self.limit().is_concurrency() {
+            return Ok(Self { expiring: Some(Expiring { notes, lifetime }), ..self });
+        }
+        let lifetime = lifetime.min(Self::CONCURRENT_LIFETIME);
+        let limit = self.limit().clone().with_count_lasting(Self::COUNT_LASTS);
+        let Ok(table) = Table::new(limit, self.table.storage().clone()) else {
+            unreachable!("it is the memory of the same limit");
         };
-        Ok(Self { expiring: Some(Expiring { notes, lifetime }), ..self })
+        let table = table.with_when_full(self.table.when_full());
+        Ok(Self { table, expiring: Some(Expiring { notes, lifetime }), ..self })
     }
 
     /// The same rule, counted and reported, but never enforced.
@@ -505,6 +514,15 @@ impl Rule {
         if !self.is_for_everyone && !self.matching.applies(call, path) {
             return Applies::No;
         }
+        // Whether it applies at all, before what the call says about its cost.
+        let (mut key, missing) = self.key_of(call);
+        if let Some(part) = missing {
+            match self.missing_key {
+                MissingKey::Deny => return Applies::Missing(Reason::MissingKey(part)),
+                MissingKey::Skip => return Applies::No,
+                MissingKey::Share => key = shared_key(&self.hasher),
+            }
+        }
         let cost = match self.cost {
             CostRule::Fixed(units) => units,
             CostRule::LlmTokens => match call.llm_tokens() {
@@ -516,14 +534,7 @@ impl Rule {
                 _ => return Applies::Missing(Reason::MissingCost),
             },
         };
-        let (key, missing) = self.key_of(call);
-        match (missing, self.missing_key) {
-            (None, _) | (_, MissingKey::Share) => {
-                Applies::Yes(Applied { seat: Seat::unknown(key), cost: Cost::new(cost) })
-            }
-            (Some(_), MissingKey::Skip) => Applies::No,
-            (Some(part), MissingKey::Deny) => Applies::Missing(Reason::MissingKey(part)),
-        }
+        Applies::Yes(Applied { seat: Seat::unknown(key), cost: Cost::new(cost) })
     }
 
     /// As [`applies`](Self::applies), for calls that an engine is asked about.
@@ -618,6 +629,21 @@ impl Rule {
         self.expiring.as_ref().is_some_and(look)
     }
 
+    /// Whether it counts concurrent calls whose places expire.
+    pub(super) fn has_expiring_places(&self) -> bool {
+        self.limit().is_concurrency() && self.expiring.is_some()
+    }
+
+    /// Gives back the places that have expired, if nobody has for a while.
+    pub(super) fn return_places(&self, now: Timestamp) {
+        if let Some(Expiring { notes, .. }) = &self.expiring
+            && self.limit().is_concurrency()
+            && !notes.has_returned(now, Self::RETURN_EVERY)
+        {
+            notes.return_expired(&self.table, now);
+        }
+    }
+
     /// Keeps what this process has reserved from expiring, and tells how many reservations that are.
     pub(super) fn renew_reservations(&self, now: Timestamp) -> usize {
         let Some(Expiring { notes, lifetime }) = &self.expiring else { return 0 };
@@ -693,6 +719,8 @@ pub enum RuleError {
     },
     /// The file has no table for the rule.
     Shared(SharedFileError),
+    /// Reservations would expire at once.
+    NoLifetime,
     /// The prefix is not 32 to 128.
     Ipv6Prefix {
         /// The prefix.
@@ -708,6 +736,7 @@ impl RuleError {
             Self::NoKey => "key",
             Self::Memory { .. } => "keys",
             Self::Ipv6Prefix { .. } => "ipv6_prefix",
+            Self::NoLifetime => "reservation_expires_s",
         }
     }
 }
@@ -727,6 +756,9 @@ impl fmt::Display for RuleError {
                 Rule::MAX_BYTES >> 30
             ),
             Self::Shared(error) => error.fmt(f),
+            Self::NoLifetime => f.write_str(
+                "reservations that expire at once would give back what runs; give the time that a call may take",
+            ),
             Self::Ipv6Prefix { prefix } => {
                 write!(f, "an IPv6 prefix of {prefix} bits is not one; give 32 to 128")
             }

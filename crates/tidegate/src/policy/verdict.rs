@@ -155,6 +155,13 @@ impl<'p> Standing<'p> {
         matches!(self.told, Some(Decision::Deny(_)))
     }
 
+    /// That what the call was charged here is settled when it ends. A dry run that would have denied was not
+    /// charged, so there is nothing to settle.
+    #[inline]
+    pub(super) fn is_noted(&self) -> bool {
+        self.rule.is_settled_later() && self.is_here() && !self.is_denied()
+    }
+
     /// The rule.
     #[must_use]
     pub const fn rule(&self) -> &'p Rule {

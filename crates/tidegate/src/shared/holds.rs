@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tidegate_core::{
@@ -60,11 +60,11 @@ use crate::reservation::{Ledger, Reservation, book_in};
 /// ```
 pub struct SharedHolds<K: ?Sized, C = SharedClock> {
     limiter: KeyedLimiter<K, Limit, C>,
-    notes: Notes,
+    notes: Arc<Notes>,
 }
 
 impl<K: Hash + ?Sized> SharedHolds<K> {
-    pub(super) fn new(limiter: KeyedLimiter<K, Limit, SharedClock>, notes: Notes) -> Self {
+    pub(super) fn new(limiter: KeyedLimiter<K, Limit, SharedClock>, notes: Arc<Notes>) -> Self {
         Self { limiter, notes }
     }
 }
@@ -185,19 +185,47 @@ impl<K: Hash + ?Sized, C: Clock, H: Deref<Target = SharedHolds<K, C>>> Ledger
 #[derive(Debug)]
 pub(crate) struct Notes {
     holds: Holds<Pages<Hold>>,
-    /// When somebody last looked for holds that have expired, in nanoseconds: one word.
-    looked_at: Pages<AtomicU64>,
+    /// When somebody who gave back what had expired, and is through with it, began, in nanoseconds: one word.
+    ///
+    /// # Orderings
+    /// Released by who is through, acquired by who then need not look: so what that gave back is seen.
+    returned_at: Pages<AtomicU64>,
+    /// When this process last looked for lack of units, in nanoseconds. Relaxed: it only spares work.
+    looked_at: AtomicU64,
     /// The tags of the holds that are this process's, each in the place of its record; 0 for none.
     mine: Box<[AtomicU64]>,
+}
+
+/// The notes that are in use, each by where it is in the file: which holds are this process's is known once, for a
+/// policy and the one that follows it.
+#[derive(Debug, Default)]
+pub(super) struct OpenNotes(Mutex<Vec<(u64, Weak<Notes>)>>);
+
+impl OpenNotes {
+    pub(super) fn of<E>(
+        &self,
+        offset: u64,
+        map: impl FnOnce() -> Result<Notes, E>,
+    ) -> Result<Arc<Notes>, E> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, notes)| notes.strong_count() > 0);
+        let known = open.iter().find(|(known, _)| *known == offset);
+        if let Some(notes) = known.and_then(|(_, notes)| notes.upgrade()) {
+            return Ok(notes);
+        }
+        let notes = Arc::new(map()?);
+        open.push((offset, Arc::downgrade(&notes)));
+        Ok(notes)
+    }
 }
 
 impl Notes {
     pub(crate) const RECORDS: usize = 8_192;
     pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-    pub(super) fn new(holds: Pages<Hold>, looked_at: Pages<AtomicU64>) -> Self {
+    pub(super) fn new(holds: Pages<Hold>, returned_at: Pages<AtomicU64>) -> Self {
         let mine = (0..holds.as_ref().len()).map(|_| AtomicU64::new(0)).collect();
-        Self { holds: Holds::new(holds), looked_at, mine }
+        Self { holds: Holds::new(holds), returned_at, looked_at: AtomicU64::new(0), mine }
     }
 
     /// Notes what was charged, until it expires. `None`, when there is no record for it.
@@ -263,7 +291,16 @@ impl Notes {
             table.refund(held.key, held.cost, held.charged_at, now);
             returned += 1;
         });
+        if let Some(returned_at) = self.returned_at.first() {
+            returned_at.fetch_max(now.as_nanos(), Ordering::Release); // see the field
+        }
         returned
+    }
+
+    /// Whether somebody has given back what had expired, and was through with it, less than `every` ago.
+    pub(crate) fn has_returned(&self, now: Timestamp, every: Duration) -> bool {
+        let last = self.returned_at.first().map(|at| at.load(Ordering::Acquire)); // see the field
+        last.is_some_and(|last| now.since(Timestamp::from_nanos(last)) < every)
     }
 
     pub(crate) fn total(&self) -> (usize, u128) {
@@ -275,13 +312,12 @@ impl Notes {
         self.holds.forget();
     }
 
-    /// Whether to look for what has expired, which one of all who ask at a time does.
+    /// Whether to look for what has expired, which one of all of this process who ask at a time does.
     fn is_time_to_look(&self, now: Timestamp) -> bool {
-        let Some(looked_at) = self.looked_at.first() else { return false };
-        // Relaxed: a lone value, which only spares work.
-        let last = looked_at.load(Ordering::Relaxed);
-        let is_time = now.since(Timestamp::from_nanos(last)) >= Self::LOOK_EVERY;
-        let swap = |to| looked_at.compare_exchange(last, to, Ordering::Relaxed, Ordering::Relaxed);
-        is_time && swap(now.as_nanos()).is_ok()
+        let last = self.looked_at.load(Ordering::Relaxed);
+        let is_time = now.since(Timestamp::from_nanos(last)) >= Self::LOOK_EVERY
+            && !self.has_returned(now, Self::LOOK_EVERY);
+        let (to, relaxed) = (now.as_nanos(), Ordering::Relaxed);
+        is_time && self.looked_at.compare_exchange(last, to, relaxed, relaxed).is_ok()
     }
 }

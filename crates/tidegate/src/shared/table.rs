@@ -96,6 +96,11 @@ impl SharedTable {
     /// [`Holds::forget`](tidegate_core::Holds::forget).
     pub(super) fn mend(&self, now: Timestamp) {
         self.notes.iter().for_each(Notes::forget);
-        self.table.mend(now);
+        if self.limit().is_concurrency() {
+            // The calls that were counted have ended with the machine.
+            self.table.clear();
+        } else {
+            self.table.mend(now);
+        }
     }
 }
