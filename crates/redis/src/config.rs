@@ -87,8 +87,10 @@ impl ServerConfig {
 
     /// A cluster, by the addresses of some of its nodes.
     ///
-    /// When a connection to a node breaks, what was under way on it is sent again, up to three times. If the
-    /// node had done it already, it is charged once more: toward denial.
+    /// They have one user, password and protocol, and all speak TLS or none. Calls find their node while slots
+    /// move, and when a replica takes over. A call is sent again only where a node has said that it has not
+    /// carried it out, so it is charged once at most: as on one server, when a connection breaks, what was
+    /// under way on it fails.
     #[must_use]
     pub fn cluster(urls: &[&str]) -> Self {
         Self::new(Topology::Cluster { urls: urls.iter().map(|url| (*url).to_owned()).collect() })

@@ -5,7 +5,8 @@
 //!                                                        the server
 //! layers of a call -> Server: one script, one round trip -> Answer: a Decision for each layer
 //!                       Spec: a limit in numbers that scripts count in
-//!                       Link: one multiplexed connection; Breaker: whether to use it
+//!                       Link: one multiplexed connection, or one to each node of a cluster;
+//!                       Breaker: whether to use it
 //! ```
 //!
 //! - [`policy_from_toml`]: a [`Policy`](tidegate::policy::Policy) whose rules machines share, by its file.
@@ -31,7 +32,8 @@
 //! Redis from 6.2 on and Valkey, alone, with sentinels, or as a cluster; with TLS (`rediss://`), RESP3
 //! (`?protocol=resp3`) and an ACL user (`redis://user:password@host`), who needs the commands `EVALSHA`,
 //! `EVAL`, `TIME`, `GET`, `MGET`, `SET`, `GETRANGE`, `SETRANGE`, `PEXPIREAT`, `EXISTS` and `DEL` on keys
-//! `{tidegate:*`. Don't let it evict keys: set `maxmemory-policy noeviction`.
+//! `{tidegate:*`, and in a cluster `CLUSTER|SLOTS` and `ASKING`. Don't let it evict keys: set
+//! `maxmemory-policy noeviction`.
 
 #![forbid(unsafe_code)]
 
