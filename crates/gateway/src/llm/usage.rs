@@ -159,6 +159,19 @@ struct Details {
     cache_write_tokens: Option<u64>,
     audio_tokens: Option<u64>,
     image_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+/// All output, with what was thought. OpenAI tells that within the output, xAI beside it, and Gemini, behind
+/// OpenAI's API, in the total alone. A total that fits none of these decides nothing.
+fn output_with_reasoning(output: u64, reasoning: Option<u64>, but_input: Option<u64>) -> u64 {
+    let sum = output.saturating_add(reasoning.unwrap_or(0));
+    match (reasoning, but_input) {
+        (Some(reasoning), _) if reasoning > output => sum,
+        (Some(_), Some(rest)) if rest == sum => sum,
+        (None, Some(rest)) => rest.max(output),
+        _ => output,
+    }
 }
 
 impl OpenAiUsage {
@@ -180,7 +193,12 @@ impl OpenAiUsage {
                 let output = output.unwrap_or(0);
                 (Some(total.saturating_sub(output)), Some(output))
             }
-            (input, output, _) => (input, output),
+            (Some(input), Some(output), total) => {
+                let reasoning = shown.as_ref().and_then(|shown| shown.reasoning_tokens);
+                let rest = total.map(|total| total.saturating_sub(input));
+                (Some(input), Some(output_with_reasoning(output, reasoning, rest)))
+            }
+            (None, output, None) => (None, output),
         };
         let details = details.unwrap_or_default();
         let input = input.map(|input| TokenCounts {
@@ -407,6 +425,47 @@ mod tests {
             r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7,"promptTokensDetails":[{"modality":"TEXT","tokenCount":2},{"modality":"AUDIO","tokenCount":7}],"candidatesTokensDetails":[{"modality":"IMAGE","tokenCount":6}]}}"#,
         );
         assert_eq!((gemini.audio_input, gemini.audio_output, gemini.image_output), (7, 0, 6));
+    }
+
+    #[test]
+    fn reasoning_is_output_whether_it_is_told_within_it_or_beside_it() {
+        for (usage, output) in [
+            // Within, as OpenAI tells it.
+            (
+                r#""prompt_tokens":9,"completion_tokens":7,"total_tokens":16,"completion_tokens_details":{"reasoning_tokens":3}"#,
+                7,
+            ),
+            // Beside, as xAI tells it.
+            (
+                r#""prompt_tokens":9,"completion_tokens":7,"total_tokens":316,"completion_tokens_details":{"reasoning_tokens":300}"#,
+                307,
+            ),
+            (
+                r#""prompt_tokens":9,"completion_tokens":7,"total_tokens":19,"completion_tokens_details":{"reasoning_tokens":3}"#,
+                10,
+            ),
+            // More than all of the output is not within it, and nothing else says how much there is.
+            (
+                r#""prompt_tokens":9,"completion_tokens":7,"completion_tokens_details":{"reasoning_tokens":300}"#,
+                307,
+            ),
+            // In the total only, as Gemini tells it behind OpenAI's API.
+            (r#""prompt_tokens":20,"completion_tokens":198,"total_tokens":623"#, 603),
+            // A total that fits neither is another server's own business.
+            (
+                r#""prompt_tokens":9,"completion_tokens":7,"total_tokens":5000,"completion_tokens_details":{"reasoning_tokens":3}"#,
+                7,
+            ),
+            (r#""prompt_tokens":9,"completion_tokens":7,"total_tokens":0"#, 7),
+        ] {
+            let chat = format!(r#"{{"usage":{{{usage}}}}}"#);
+            let found = |api, json: &str| counts(api, json).unwrap().3;
+            assert_eq!(found(Api::OpenAiChat, &chat), output, "{chat}");
+            let response = chat
+                .replace("prompt_tokens", "input_tokens")
+                .replace("completion_tokens", "output_tokens");
+            assert_eq!(found(Api::OpenAiResponses, &response), output, "{response}");
+        }
     }
 
     #[test]
