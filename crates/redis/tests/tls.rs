@@ -6,24 +6,28 @@ use std::process::Command;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use servers::{RedisServer, Sentinel, free_port};
+use servers::{RedisServer, Sentinel, free_port, program};
 use tidegate::Cost;
 use tidegate::policy::{Call, DecidedBy};
 use tidegate_redis::{
     Layer, Namespace, RemoteLimit, Server, ServerConfig, Topology, policy_from_toml,
 };
 
-/// Whether the server was built with TLS: if not, it does not know the word.
+/// What servers that were built without TLS say when they are to speak it: of 7.0 and before, of 7.2 and later.
+const NO_TLS: [&str; 2] = ["'tls-port", "Missing implement of connection type tls"];
+
+/// Whether the server was built with TLS. One that was ends too: it lacks a certificate.
 fn server_has_tls() -> bool {
-    let program =
-        std::env::var_os("TIDEGATE_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-    let said = Command::new(program).args(["--tls-port", "0", "--no-such-word", "0"]).output();
-    let said = said.expect("a redis-server").stderr;
-    let has_tls = !String::from_utf8_lossy(&said).contains("'tls-port");
-    if !has_tls {
-        eprintln!("this redis-server was built without TLS, so TLS is not tested");
+    let port = free_port().to_string();
+    let said = Command::new(program()).args(["--port", "0", "--tls-port", &port]).output();
+    let said = said.expect("a redis-server");
+    let said = [said.stdout, said.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let reason = said.lines().find(|line| NO_TLS.iter().any(|words| line.contains(words)));
+    if let Some(reason) = reason {
+        eprintln!("this server was built without TLS, so TLS is not tested: {reason}");
     }
-    has_tls
+    reason.is_none()
 }
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);

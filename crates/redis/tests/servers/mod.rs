@@ -26,7 +26,7 @@ fn watch(watched: u32) -> Child {
     Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
 }
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::var_os("TIDEGATE_REDIS_SERVER").map_or("redis-server".into(), PathBuf::from)
 }
 
