@@ -21,8 +21,9 @@
 //! - **All or nothing, in one round trip.** A call that one layer denies is charged by none.
 //! - **No clock but the server's.** Clocks of nodes may be wrong by any amount.
 //! - **What is sent twice counts once where it gives something back**: settling takes a hold away, and who
-//!   does not find it books nothing. A decision whose answer is lost may have been charged: that errs
-//!   toward denial. What was reserved goes back when the answer comes late.
+//!   does not find it books nothing. A decision whose answer is lost may have been charged, once: that errs
+//!   toward denial. What was reserved goes back when the answer comes late (up to ten minutes), and stays
+//!   charged as what is used when none comes (see [`Server::reserve`]).
 //! - **What a server forgets is spent again.** A server that lost its data admits each limit anew: once
 //!   more for each loss, and not more than that. A replica that takes over has forgotten what was written
 //!   after its last word from its master, so at most that much is admitted above the limit.

@@ -191,6 +191,12 @@ impl Server {
 
     /// Reserves an estimate for `key`, to be settled later.
     ///
+    /// When the answer does not come in time, the call goes on without it, and what was reserved goes back once
+    /// the answer comes: it is waited for in the background, for up to ten minutes. When none comes, since the
+    /// connection broke, say, then what was reserved stays charged, if it was: at most the estimate, once, and
+    /// for as long as the limit counts what is used (until the window ends, or the bucket has refilled). That
+    /// errs toward denial. The same holds when this process ends before the answer comes.
+    ///
     /// # Errors
     /// As [`decide`](Self::decide). A denial is none: then there is an answer and no reservation.
     pub async fn reserve(

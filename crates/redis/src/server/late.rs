@@ -7,8 +7,9 @@ use crate::reservation::{RemoteReservation, Settlement};
 use crate::tally::Count;
 
 /// A reservation whose answer has not come in time. The call goes on without the server, so what was reserved is
-/// given back once the answer comes. If none ever does, since the connection was lost, it stays charged: who
-/// does not know when it was charged cannot give it back exactly.
+/// given back once the answer comes. If none ever does, since the connection was lost, it stays charged, as
+/// [`Server::reserve`](super::Server::reserve) says: who does not know when it was charged cannot give it back
+/// exactly.
 #[derive(Debug)]
 pub(super) struct Late {
     /// Of every layer, as if it had been charged.
