@@ -14,8 +14,8 @@ pub(crate) struct TokenCounts {
     pub(crate) cached_input: u64,
     /// Of the input, what was put into the provider's cache.
     pub(crate) cache_write: u64,
-    /// Of that, what stays there for an hour.
-    pub(crate) cache_write_1h: u64,
+    /// Of that, what stays there for an hour; `None` where that is not told.
+    pub(crate) cache_write_1h: Option<u64>,
     /// Of the input, what was heard.
     pub(crate) audio_input: u64,
     /// All output, with reasoning.
@@ -42,12 +42,60 @@ impl TokenCounts {
 /// What an answer says of its usage. Later parts of a stream replace what earlier ones said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {
-    input: Option<TokenCounts>,
+    input: Input,
     output: Option<u64>,
     /// What of the output is no text.
     shown: Shown,
     /// Whether usage is all that there is in it, as in the last chunk of OpenAI's streams.
     pub(super) alone: bool,
+}
+
+/// Input, as far as it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Input {
+    /// All of it, as most tell it.
+    all: Option<u64>,
+    /// What is in no cache, as Anthropic tells it.
+    uncached: Option<u64>,
+    cached: Option<u64>,
+    cache_write: Option<u64>,
+    cache_write_1h: Option<u64>,
+    audio: Option<u64>,
+}
+
+impl Input {
+    /// What is known after this. Who tells all of it tells it anew; Anthropic repeats a part of it, and what it
+    /// leaves out is as it was.
+    fn then(self, later: Self) -> Self {
+        if later.all.is_some() {
+            return later;
+        }
+        let written = later.cache_write.or(self.cache_write);
+        // How long more of it stays is told at the beginning only: as long as the longest.
+        let more = written.unwrap_or(0).saturating_sub(self.cache_write.unwrap_or(0));
+        let for_long = self.cache_write_1h.map(|long| if long > 0 { long + more } else { 0 });
+        Self {
+            all: self.all,
+            uncached: later.uncached.or(self.uncached),
+            cached: later.cached.or(self.cached),
+            cache_write: written,
+            cache_write_1h: later.cache_write_1h.or(for_long),
+            audio: later.audio.or(self.audio),
+        }
+    }
+
+    fn counts(&self) -> Option<TokenCounts> {
+        let (cached, written) = (self.cached.unwrap_or(0), self.cache_write.unwrap_or(0));
+        let sum = |uncached: u64| uncached.saturating_add(cached).saturating_add(written);
+        Some(TokenCounts {
+            input: self.all.or(self.uncached.map(sum))?,
+            cached_input: cached,
+            cache_write: written,
+            cache_write_1h: self.cache_write_1h,
+            audio_input: self.audio.unwrap_or(0),
+            ..TokenCounts::default()
+        })
+    }
 }
 
 /// Output that is no text.
@@ -101,7 +149,7 @@ impl Told {
     /// What is known after this.
     pub(super) fn then(self, later: Self) -> Self {
         Self {
-            input: later.input.or(self.input),
+            input: self.input.then(later.input),
             output: later.output.or(self.output),
             shown: if later.output.is_some() { later.shown } else { self.shown },
             alone: later.alone,
@@ -112,12 +160,12 @@ impl Told {
     pub(super) fn counts(&self) -> Option<TokenCounts> {
         let Shown { audio, image } = self.shown;
         let output = self.output?;
-        Some(TokenCounts { output, audio_output: audio, image_output: image, ..self.input? })
+        Some(TokenCounts { output, audio_output: audio, image_output: image, ..self.input()? })
     }
 
     /// The input, if it is known.
-    pub(super) const fn input(&self) -> Option<TokenCounts> {
-        self.input
+    pub(super) fn input(&self) -> Option<TokenCounts> {
+        self.input.counts()
     }
 }
 
@@ -201,13 +249,13 @@ impl OpenAiUsage {
             (None, output, None) => (None, output),
         };
         let details = details.unwrap_or_default();
-        let input = input.map(|input| TokenCounts {
-            input,
-            cached_input: details.cached_tokens.unwrap_or(0),
-            cache_write: details.cache_write_tokens.unwrap_or(0),
-            audio_input: details.audio_tokens.unwrap_or(0),
-            ..TokenCounts::default()
-        });
+        let input = Input {
+            all: input,
+            cached: details.cached_tokens,
+            cache_write: details.cache_write_tokens,
+            audio: details.audio_tokens,
+            ..Input::default()
+        };
         let shown = shown.unwrap_or_default();
         let (audio, image) = (shown.audio_tokens.unwrap_or(0), shown.image_tokens.unwrap_or(0));
         Told { input, output, shown: Shown { audio, image }, alone: false }
@@ -242,14 +290,13 @@ struct CacheCreation {
 
 impl AnthropicUsage {
     fn told(self) -> Told {
-        let input = self.input_tokens.map(|tokens| {
-            let cached_input = self.cache_read_input_tokens.unwrap_or(0);
-            let cache_write = self.cache_creation_input_tokens.unwrap_or(0);
-            let input = tokens.saturating_add(cached_input).saturating_add(cache_write);
-            let of_hours = self.cache_creation.and_then(|all| all.ephemeral_1h_input_tokens);
-            let cache_write_1h = of_hours.unwrap_or(0);
-            TokenCounts { input, cached_input, cache_write, cache_write_1h, ..Default::default() }
-        });
+        let input = Input {
+            uncached: self.input_tokens,
+            cached: self.cache_read_input_tokens,
+            cache_write: self.cache_creation_input_tokens,
+            cache_write_1h: self.cache_creation.and_then(|all| all.ephemeral_1h_input_tokens),
+            ..Input::default()
+        };
         Told { input, output: self.output_tokens, ..Told::default() }
     }
 }
@@ -301,14 +348,9 @@ impl GeminiUsage {
         let candidates = self.candidates_token_count;
         let said =
             candidates.map(|said| said.saturating_add(self.thoughts_token_count.unwrap_or(0)));
-        let cached_input = self.cached_content_token_count.unwrap_or(0);
-        let audio_input = GeminiKind::count(&self.prompt_tokens_details, "AUDIO");
-        let input = input.map(|input| TokenCounts {
-            input,
-            cached_input,
-            audio_input,
-            ..TokenCounts::default()
-        });
+        let cached = self.cached_content_token_count;
+        let audio = Some(GeminiKind::count(&self.prompt_tokens_details, "AUDIO"));
+        let input = Input { all: input, cached, audio, ..Input::default() };
         let kind = |modality| GeminiKind::count(&self.candidates_tokens_details, modality);
         let shown = Shown { audio: kind("AUDIO"), image: kind("IMAGE") };
         Told { input, output: rest.max(said), shown, alone: false }
@@ -419,7 +461,7 @@ mod tests {
             Api::AnthropicMessages,
             r#"{"usage":{"input_tokens":1,"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":40,"ephemeral_1h_input_tokens":60},"output_tokens":7}}"#,
         );
-        assert_eq!((message.cache_write, message.cache_write_1h), (100, 60));
+        assert_eq!((message.cache_write, message.cache_write_1h), (100, Some(60)));
         let gemini = counts(
             Api::GeminiGenerate,
             r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7,"promptTokensDetails":[{"modality":"TEXT","tokenCount":2},{"modality":"AUDIO","tokenCount":7}],"candidatesTokensDetails":[{"modality":"IMAGE","tokenCount":6}]}}"#,
@@ -492,6 +534,33 @@ mod tests {
         let told = told.then(read(
             r#"{"type":"message_delta","usage":{"input_tokens":40,"output_tokens":20}}"#,
         ));
-        assert_eq!((told.counts().unwrap().total(), told.input().unwrap().input), (60, 40));
+        let counts = told.counts().unwrap();
+        assert_eq!((counts.input, counts.cached_input, counts.output), (45, 5, 20));
+    }
+
+    #[test]
+    fn what_a_stream_repeats_of_its_input_takes_nothing_away_from_the_rest() {
+        let read = |json: &str| Told::read(Api::AnthropicMessages, json.as_bytes()).unwrap();
+        let start = read(
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":40,"ephemeral_1h_input_tokens":60},"cache_read_input_tokens":5,"output_tokens":1}}}"#,
+        );
+        // As the API does: without how long it stays.
+        let repeated = |written: u64| {
+            read(&format!(
+                r#"{{"type":"message_delta","usage":{{"input_tokens":9,"cache_creation_input_tokens":{written},"cache_read_input_tokens":5,"output_tokens":15}}}}"#
+            ))
+        };
+        for (written, for_long) in [(100, 60), (130, 90)] {
+            let counts = start.then(repeated(written)).counts().unwrap();
+            let found = (counts.input, counts.cached_input, counts.cache_write, counts.output);
+            assert_eq!(found, (14 + written, 5, written, 15));
+            assert_eq!(counts.cache_write_1h, Some(for_long), "what is more may stay as long");
+        }
+        let usual = read(
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":100,"ephemeral_1h_input_tokens":0},"output_tokens":1}}}"#,
+        );
+        assert_eq!(usual.then(repeated(130)).counts().unwrap().cache_write_1h, Some(0));
+        let untold = repeated(100).counts().unwrap();
+        assert_eq!((untold.input, untold.cache_write_1h), (114, None));
     }
 }

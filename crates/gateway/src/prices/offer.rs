@@ -81,7 +81,7 @@ impl Offer {
             _ => &self.price.rates,
         };
         let input = match is_input_told {
-            true => rates.input(counts),
+            true => rates.input(terms, counts),
             false => u128::from(counts.input) * u128::from(input_bound),
         };
         let output = match is_output_told {

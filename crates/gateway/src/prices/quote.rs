@@ -287,8 +287,11 @@ mod tests {
         assert_eq!(told(&heard, &counts, &Served::default()), 8 * 1_250 + 2 * 40_000);
         let kept = of(&Terms { long_cache_write: true, ..terms() }).unwrap();
         assert_eq!(kept.most_nanos(1, 0), 6_000);
-        let counts = TokenCounts { cache_write: 10, cache_write_1h: 4, ..self::counts(10, 0) };
-        assert_eq!(told(&kept, &counts, &Served::default()), 6 * 1_250 + 4 * 6_000);
+        let counts =
+            |cache_write_1h| TokenCounts { cache_write: 10, cache_write_1h, ..self::counts(10, 0) };
+        let paid = |for_long| told(&kept, &counts(for_long), &Served::default());
+        assert_eq!(paid(Some(4)), 6 * 1_250 + 4 * 6_000);
+        assert_eq!(paid(None), 10 * 6_000, "nobody tells how long it stays");
         for terms in [
             Terms { audio_output: true, ..terms() },
             Terms { image_output: true, ..terms() },

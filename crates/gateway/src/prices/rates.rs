@@ -54,10 +54,12 @@ impl Rates {
         asked.into_iter().flatten().fold(self.output, u64::max)
     }
 
-    /// What input costs, in nano-units for a million times as much.
-    pub(super) fn input(&self, counts: &TokenCounts) -> u128 {
+    /// What input on these terms costs, in nano-units for a million times as much. What is put into a cache stays
+    /// there for as long as was asked for at most, where that is not told.
+    pub(super) fn input(&self, terms: &Terms, counts: &TokenCounts) -> u128 {
         let (heard, plain) = counts.uncached_input();
-        let of_hours = counts.cache_write_1h.min(counts.cache_write);
+        let longest = if terms.long_cache_write { counts.cache_write } else { 0 };
+        let of_hours = counts.cache_write_1h.unwrap_or(longest).min(counts.cache_write);
         let cache_write = self.cache_write.unwrap_or(self.input);
         sum([
             (plain, self.input),

@@ -118,8 +118,12 @@ impl Call<'_> {
             "type": "message_delta", "delta": { "stop_reason": self.stop, "stop_sequence": null },
         });
         if self.tells_usage {
-            // All of it, and not what has come since.
+            // All of it, and not what has come since; of the input, without how long it stays in a cache.
+            let name = |name: &str| self.input[name].clone();
             end["usage"] = json!({
+                "input_tokens": name("input_tokens"),
+                "cache_creation_input_tokens": name("cache_creation_input_tokens"),
+                "cache_read_input_tokens": name("cache_read_input_tokens"),
                 "output_tokens": self.output,
                 "server_tool_use": { "web_search_requests": self.searches },
             });
