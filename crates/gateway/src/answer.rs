@@ -69,6 +69,9 @@ pub(crate) fn denied(
         (Reason::MissingCost, CostRule::Money(_), Some(unpriced)) => {
             format!("The limit `{}` counts money, and {unpriced}.", rule.name())
         }
+        (Reason::MissingCost, CostRule::LlmTokens, Some(unlimited @ Unpriced::Unlimited(_))) => {
+            format!("The limit `{}` counts LLM tokens, and {unlimited}.", rule.name())
+        }
         (Reason::MissingCost, ..) => format!(
             "The limit `{}` counts what a call costs, and for this endpoint that is not known here.",
             rule.name()

@@ -251,7 +251,7 @@ impl<'g, 'c> Reserving<'g, 'c> {
         let (llm_tokens, nanos) = self.needed();
         let gateway = self.gateway;
         let known = Known {
-            llm_tokens: Some(llm_tokens),
+            llm_tokens: Some(llm_tokens).filter(|_| self.request.terms().unbounded.is_none()),
             money: nanos.map(|nanos| gateway.prices.money(nanos)),
             model: self.request.model(),
         };

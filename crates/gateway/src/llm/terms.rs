@@ -1,5 +1,8 @@
 //! [`Terms`]: what a request asks for that is charged otherwise than by plain tokens.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::input::Media;
@@ -23,6 +26,8 @@ pub(crate) struct Terms {
     pub(crate) image_output: bool,
     /// A member that makes the provider do what no price here is for.
     pub(crate) unpriceable: Option<&'static str>,
+    /// A member that lets it use tokens that nothing here bounds.
+    pub(crate) unbounded: Option<&'static str>,
 }
 
 /// Members that choose another model than the one that is named, or run what is charged apart.
@@ -54,8 +59,35 @@ impl Terms {
                 .find(is_asked)
                 .copied()
                 .or(is_routed.then_some("route")),
+            unbounded: ["context_management", "compaction"]
+                .into_iter()
+                .find(|name| members.find(name).is_some_and(|value| !only_clears(value))),
         })
     }
+}
+
+/// Whether what is asked for, to keep a conversation short, does no more than leave parts out. To sum it up, the
+/// provider reads it all once more, and says of it as much as it likes.
+fn only_clears(asked: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked<'a> {
+        #[serde(borrow, default)]
+        edits: Option<Vec<Edit<'a>>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Edit<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
+    }
+
+    if ["null", "[]", "false"].contains(&asked) {
+        return true;
+    }
+    serde_json::from_str::<Asked<'_>>(asked).is_ok_and(|asked| {
+        asked.edits.unwrap_or_default().iter().all(|edit| edit.kind.starts_with("clear_"))
+    })
 }
 
 /// The kinds of output that are asked for, but for text.

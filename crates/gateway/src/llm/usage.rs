@@ -156,6 +156,33 @@ impl Told {
         }
     }
 
+    /// This and that, of one answer.
+    fn and(self, other: Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        self.by_field(other, sum)
+    }
+
+    /// Of this and that, which tell of the same, what is more.
+    fn or_more(self, other: Self) -> Self {
+        self.by_field(other, Option::max)
+    }
+
+    fn by_field(self, other: Self, of: fn(Option<u64>, Option<u64>) -> Option<u64>) -> Self {
+        let (one, two) = (self.input, other.input);
+        let input = Input {
+            all: of(one.all, two.all),
+            uncached: of(one.uncached, two.uncached),
+            cached: of(one.cached, two.cached),
+            cache_write: of(one.cache_write, two.cache_write),
+            cache_write_1h: of(one.cache_write_1h, two.cache_write_1h),
+            audio: of(one.audio, two.audio),
+        };
+        Self { input, output: of(self.output, other.output), ..self }
+    }
+
     /// The tokens, if input and output are both known.
     pub(super) fn counts(&self) -> Option<TokenCounts> {
         let Shown { audio, image } = self.shown;
@@ -281,6 +308,9 @@ struct AnthropicUsage {
     cache_creation: Option<CacheCreation>,
     cache_read_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
+    /// The steps that it took, those that are not in the sums above too: a conversation summed up, advice asked of
+    /// another model.
+    iterations: Option<Vec<Self>>,
 }
 
 #[derive(Deserialize)]
@@ -297,7 +327,9 @@ impl AnthropicUsage {
             cache_write_1h: self.cache_creation.and_then(|all| all.ephemeral_1h_input_tokens),
             ..Input::default()
         };
-        Told { input, output: self.output_tokens, ..Told::default() }
+        let told = Told { input, output: self.output_tokens, ..Told::default() };
+        let steps = self.iterations.unwrap_or_default().into_iter().map(Self::told);
+        steps.reduce(Told::and).map_or(told, |all| told.or_more(all))
     }
 }
 
@@ -508,6 +540,28 @@ mod tests {
                 .replace("completion_tokens", "output_tokens");
             assert_eq!(found(Api::OpenAiResponses, &response), output, "{response}");
         }
+    }
+
+    #[test]
+    fn what_each_step_of_an_answer_has_used_is_summed() {
+        let read = |json: &str| Told::read(Api::AnthropicMessages, json.as_bytes()).unwrap();
+        // At its top it has the steps that have answered, and not those that have summed up or advised.
+        let usage = r#""usage":{"input_tokens":23000,"cache_read_input_tokens":0,"output_tokens":1000,"iterations":[{"type":"compaction","input_tokens":180000,"cache_creation_input_tokens":70,"cache_creation":{"ephemeral_1h_input_tokens":70},"output_tokens":3500},{"type":"message","input_tokens":23000,"output_tokens":1000}]}"#;
+        let whole = read(&format!("{{{usage}}}"));
+        let start = read(
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":180000,"output_tokens":1}}}"#,
+        );
+        let end = read(&format!(r#"{{"type":"message_delta",{usage}}}"#));
+        for told in [whole, start.then(end)] {
+            let counts = told.counts().unwrap();
+            assert_eq!((counts.input, counts.output), (203_070, 4_500));
+            assert_eq!((counts.cache_write, counts.cache_write_1h), (70, Some(70)));
+        }
+        let none = r#"{"usage":{"input_tokens":9,"output_tokens":7,"iterations":null}}"#;
+        assert_eq!(read(none).counts().unwrap().total(), 16);
+        let less =
+            r#"{"usage":{"input_tokens":9,"output_tokens":7,"iterations":[{"output_tokens":7}]}}"#;
+        assert_eq!(read(less).counts().unwrap().total(), 16, "never less than it says at the top");
     }
 
     #[test]

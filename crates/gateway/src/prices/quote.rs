@@ -29,6 +29,9 @@ pub(crate) struct Used<'a> {
 impl Prices {
     /// What a call of these models may cost; `Err` where nobody here knows.
     pub(crate) fn quote(&self, models: &[String], terms: &Terms) -> Result<Quote, Unpriced> {
+        if let Some(member) = terms.unbounded {
+            return Err(Unpriced::Unlimited(member));
+        }
         if let Some(member) = terms.unpriceable {
             return Err(Unpriced::Member(member));
         }

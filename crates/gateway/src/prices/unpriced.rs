@@ -23,6 +23,8 @@ pub(crate) enum Unpriced {
         model: String,
     },
     Member(&'static str),
+    /// A member that lets the provider use tokens without end.
+    Unlimited(&'static str),
 }
 
 impl fmt::Display for Unpriced {
@@ -44,6 +46,9 @@ impl fmt::Display for Unpriced {
             ),
             Self::Kind { kind, model } => {
                 write!(f, "`{kind}` of the model {model:?} has no price here")
+            }
+            Self::Unlimited(name) => {
+                write!(f, "what `{name}` lets the provider use has no bound here")
             }
             Self::Member(name) => write!(f, "what `{name}` asks for has no price here"),
         }

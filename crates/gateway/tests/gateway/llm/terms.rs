@@ -202,6 +202,39 @@ async fn what_is_asked_for_and_has_no_price_is_denied() {
     assert_eq!(setup.gateway.send(Kind::Chat.call(&body, false, "")).await.status, 200);
 }
 
+/// A provider that sums a conversation up reads all of it once more, and says how much it likes.
+#[tokio::test]
+async fn what_has_no_bound_is_denied_by_rules_on_tokens_too() {
+    let money = Setup::with_rules("", &rules("")).await;
+    let tokens = Setup::new("").await;
+    let compact =
+        json!({ "edits": [{ "type": "clear_thinking_20251015" }, { "type": "compact_20260112" }] });
+    let threshold = json!([{ "type": "compaction", "compact_threshold": 50_000 }]);
+    for (setup, counted) in [(&money, "counts money"), (&tokens, "counts LLM tokens")] {
+        for (kind, rest) in [
+            (Kind::Messages, json!({ "context_management": compact })),
+            (Kind::Messages, json!({ "compaction": { "type": "enabled" } })),
+            (Kind::Responses, json!({ "context_management": threshold })),
+        ] {
+            let body = with(kind, false, rest);
+            let answer = setup.gateway.send(kind.call(&body, false, "")).await;
+            assert_eq!((answer.status, answer.header("x-should-retry")), (403, "false"), "{body}");
+            let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(message.contains(counted) && message.contains("has no bound"), "{message}");
+        }
+        assert!(setup.provider.ledger.calls().is_empty());
+        for rest in [
+            json!({ "edits": [{ "type": "clear_tool_uses_20250919" }] }),
+            json!({ "edits": [] }),
+            json!(null),
+        ] {
+            let body = with(Kind::Messages, false, json!({ "context_management": rest }));
+            let answer = setup.gateway.send(Kind::Messages.call(&body, false, "")).await;
+            assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+        }
+    }
+}
+
 /// An endpoint that nobody here can count costs nobody knows what.
 #[tokio::test]
 async fn what_costs_and_cannot_be_counted_is_denied() {
