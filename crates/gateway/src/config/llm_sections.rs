@@ -114,6 +114,7 @@ pub(super) struct LlmSpec {
     image_tokens: Option<u64>,
     file_tokens: Option<u64>,
     stored_tokens: Option<u64>,
+    tool_tokens: Option<u64>,
     tokenizer: Option<Spanned<String>>,
     max_body_bytes: Option<Spanned<usize>>,
     drain_s: Option<u64>,
@@ -152,6 +153,7 @@ impl LlmSpec {
         allowances.image_tokens = self.image_tokens.unwrap_or(allowances.image_tokens);
         allowances.file_tokens = self.file_tokens.unwrap_or(allowances.file_tokens);
         allowances.stored_tokens = self.stored_tokens.unwrap_or(allowances.stored_tokens);
+        allowances.tool_tokens = self.tool_tokens.unwrap_or(allowances.tool_tokens);
         settings.drain = self.drain_s.map_or(settings.drain, Duration::from_secs);
         Ok(settings)
     }

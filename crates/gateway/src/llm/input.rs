@@ -13,6 +13,9 @@ pub(crate) struct Allowances {
     pub(crate) file_tokens: u64,
     /// LLM tokens of what the provider keeps: an earlier response, a conversation, a cache.
     pub(crate) stored_tokens: u64,
+    /// LLM tokens that one use of a tool brings which the provider runs: a search, a page, what an MCP server says.
+    /// OpenAI bills 8,000 for a search with some models; a page of 30 kB has about as many.
+    pub(crate) tool_tokens: u64,
 }
 
 /// What a request holds besides text.
@@ -21,6 +24,8 @@ pub(super) struct Media {
     images: u64,
     files: u64,
     stored: u64,
+    /// Things said before that are named, and not sent again.
+    references: u64,
     sounds: u64,
     /// Objects that say of what kind they are, and cannot be heard.
     silent: u64,
@@ -55,7 +60,8 @@ impl Media {
     pub(super) const fn allowed(&self, allowances: &Allowances) -> u64 {
         let images = self.images.saturating_mul(allowances.image_tokens);
         let files = self.files.saturating_mul(allowances.file_tokens);
-        let stored = self.stored.saturating_mul(allowances.stored_tokens);
+        let stored =
+            self.stored.saturating_add(self.references).saturating_mul(allowances.stored_tokens);
         images.saturating_add(files).saturating_add(stored)
     }
 
@@ -78,6 +84,7 @@ impl Media {
         self.images += other.images;
         self.files += other.files;
         self.stored += other.stored;
+        self.references += other.references;
         self.sounds += other.sounds;
         self.silent += other.silent;
         self.cached += other.cached;
@@ -86,9 +93,10 @@ impl Media {
         self.unclaimed += other.unclaimed;
     }
 
-    /// This, found where the provider reads all as text. Allowances stay, should it not.
+    /// This, found where the provider reads all as text. Allowances stay, should it not; but an `id` is one of its
+    /// own there.
     const fn as_text(self) -> Self {
-        Self { bytes: 0, unclaimed: 0, ..self }
+        Self { bytes: 0, unclaimed: 0, references: 0, ..self }
     }
 
     /// This, found in an image (or, if not, a file).
@@ -177,6 +185,7 @@ enum Value {
         is_sound: bool,
         is_silent: bool,
         is_usual_time: bool,
+        is_reference: bool,
     },
     List(Media),
     Object(Media),
@@ -226,8 +235,15 @@ impl<'de> Visitor<'de> for Any {
         // Of the payload that stands in this object itself.
         let (mut payload, mut is_text) = (0, false);
         let mut is_silent = false;
+        // An object that is nothing but its `id`, and perhaps a `type`, names something.
+        let (mut has_id, mut is_more, mut is_reference) = (false, false, false);
         while let Some(Name(name)) = members.next_key()? {
-            match (name, members.next_value()?) {
+            let value = members.next_value()?;
+            has_id |= matches!((name, &value), (Known::Id, Value::Text { .. }));
+            is_more |= !matches!(name, Known::Id | Known::Type) && !matches!(value, Value::Scalar);
+            is_reference |=
+                matches!((name, &value), (Known::Type, Value::Text { is_reference: true, .. }));
+            match (name, value) {
                 (_, Value::Scalar) => {}
                 (Known::Type, Value::Text { kind: told, is_text_source, is_sound, .. }) => {
                     kind = kind.or(told);
@@ -274,6 +290,7 @@ impl<'de> Visitor<'de> for Any {
         if !is_text {
             media.unclaimed += payload;
         }
+        media.references += u64::from(is_reference || has_id && !is_more);
         // For the member that this is, if that is one of bytes.
         media.images += u64::from(is_image_type);
         media.silent += u64::from(is_silent);
@@ -326,6 +343,7 @@ impl<'de> Deserialize<'de> for Value {
                     is_sound: is_sound(text),
                     is_silent: is_silent(text),
                     is_usual_time: text == "5m",
+                    is_reference: text == "item_reference",
                 })
             }
 
@@ -348,6 +366,7 @@ struct Name(Known);
 #[derive(Clone, Copy)]
 enum Known {
     Type,
+    Id,
     MimeType,
     /// The same in Anthropic's API, where the object around it says whether it is an image.
     MediaType,
@@ -382,6 +401,7 @@ impl<'de> Deserialize<'de> for Name {
             fn visit_str<E>(self, name: &str) -> Result<Name, E> {
                 Ok(Name(match name {
                     "type" => Known::Type,
+                    "id" => Known::Id,
                     "mimeType" | "mime_type" => Known::MimeType,
                     "media_type" => Known::MediaType,
                     "data" | "url" | "image_url" | "document_url" => Known::Payload,
@@ -413,7 +433,7 @@ mod tests {
     use super::*;
 
     const ALLOWANCES: Allowances =
-        Allowances { image_tokens: 1_000, file_tokens: 20_000, stored_tokens: 5 };
+        Allowances { image_tokens: 1_000, file_tokens: 20_000, stored_tokens: 5, tool_tokens: 0 };
 
     fn media(json: &str) -> (u64, u64) {
         let media = Media::of(json).unwrap();
@@ -472,6 +492,21 @@ mod tests {
             (r#"{"previous_response_id":null,"prompt":{"id":"p"}}"#.to_owned(), 0, 5),
             (r#"{"prompt":["Once upon a time"]}"#.to_owned(), 0, 0),
             (r#"{"cachedContent":"cachedContents/1"}"#.to_owned(), 0, 5),
+            // What was said before, by name.
+            (
+                r#"{"input":[{"type":"item_reference","id":"a"},{"id":"b"},{"type":null,"id":"c"},{"type":"image_generation_call","id":"d"}]}"#
+                    .to_owned(),
+                0,
+                20,
+            ),
+            (r#"{"input":[{"type":"message","id":"a","content":"x"}]}"#.to_owned(), 0, 0),
+            (
+                r#"{"messages":[{"role":"assistant","audio":{"id":"a"},"content":null}]}"#
+                    .to_owned(),
+                0,
+                5,
+            ),
+            (r#"{"input":"x","metadata":{"id":"mine"},"conversation":{"id":"c"}}"#.to_owned(), 0, 5),
         ] {
             assert_eq!(media(&json), (bytes as u64, allowed), "{json}");
         }

@@ -54,7 +54,8 @@ impl LlmRequest {
         let members = Members::read(text)?;
         check_content(api, &members)?;
         let models = models(model, &members)?;
-        let terms = Terms::of(api, &models, &members, &media)?;
+        let tool_tokens = settings.allowances.tool_tokens;
+        let terms = Terms::of(api, &models, &members, &media, tool_tokens)?;
         let unseen = Unseen::of(api, &models, &members)?.or_of(&terms);
         let mut parts = Parts { text, members: &members, edits: Edits::default() };
         let choices = parts.choices(api)?;
@@ -67,7 +68,8 @@ impl LlmRequest {
         // Byte-level tokenizers make at most one token of a byte, and the JSON around a message is
         // longer than what the API puts in its place.
         let bounded_text = media.text_bytes(text);
-        let input = bounded_text.saturating_add(media.allowed(&settings.allowances));
+        let allowed = media.allowed(&settings.allowances).saturating_add(terms.tool_input);
+        let input = bounded_text.saturating_add(allowed);
         let is_text_only = media.is_text_only();
         let edits = parts.edits;
         Ok(Self {

@@ -37,6 +37,7 @@ impl Default for Settings {
                 image_tokens: 2_000,
                 file_tokens: 20_000,
                 stored_tokens: 8_000,
+                tool_tokens: 8_000,
             },
             tokenizer: UseTokenizer::WhenNeeded,
             max_body: 4 << 20,

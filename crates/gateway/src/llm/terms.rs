@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::input::Media;
 use super::members::Members;
 use super::request::{RequestError, one_of, text};
+use super::tools::Tools;
 use super::{Api, Tiers, Tool};
 
 /// What a request asks for that providers charge for otherwise than by plain tokens.
@@ -16,6 +17,8 @@ pub(crate) struct Terms {
     pub(crate) tiers: Tiers,
     /// Tools that the provider runs and charges for.
     pub(crate) tools: Vec<Tool>,
+    /// The LLM tokens that are reserved for what tools bring.
+    pub(crate) tool_input: u64,
     /// Whether input is put into the provider's cache, and whether for longer than usual.
     pub(crate) cache_write: bool,
     pub(crate) long_cache_write: bool,
@@ -39,6 +42,7 @@ impl Terms {
         models: &[String],
         members: &Members<'_>,
         media: &Media,
+        tool_tokens: u64,
     ) -> Result<Self, RequestError> {
         let is_asked = |name: &&&str| {
             members.find(name).is_some_and(|value| !["null", "[]", "false"].contains(&value))
@@ -46,9 +50,14 @@ impl Terms {
         // A route through models that the request does not name.
         let is_routed = is_asked(&&"route") && models.len() < 2;
         let shown = shown(api, members)?;
+        let tools = Tools::asked(api, models, members, tool_tokens)?;
+        // Each of these may search, or read what is elsewhere.
+        let others = UNPRICEABLE.iter().filter(is_asked).count() as u64;
+        let of_others = tool_tokens.saturating_mul(others);
         Ok(Self {
             tiers: Tiers::asked(members)?,
-            tools: Tool::asked(api, models, members)?,
+            tools: tools.charged,
+            tool_input: tools.input.saturating_add(of_others),
             cache_write: media.is_cached(),
             long_cache_write: media.is_cached() && media.is_cached_for_long(),
             audio_input: media.has_sound(),
@@ -126,7 +135,8 @@ mod tests {
         let (members, media) = (Members::read(&body).unwrap(), Media::of(&body).unwrap());
         let models = ["a".to_owned(), "b".to_owned()];
         let models = if rest.contains("models") { &models[..] } else { &models[..1] };
-        Terms::of(api, models, &members, &media).unwrap_or_else(|error| panic!("{body}: {error}"))
+        Terms::of(api, models, &members, &media, 1_000)
+            .unwrap_or_else(|error| panic!("{body}: {error}"))
     }
 
     #[test]

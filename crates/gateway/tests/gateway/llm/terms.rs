@@ -202,6 +202,35 @@ async fn what_is_asked_for_and_has_no_price_is_denied() {
     assert_eq!(setup.gateway.send(Kind::Chat.call(&body, false, "")).await.status, 200);
 }
 
+/// It is in no request, and bills as input.
+#[tokio::test]
+async fn what_tools_of_the_provider_may_bring_is_reserved() {
+    let fetch = json!([{ "type": "web_fetch_20250910", "name": "web_fetch", "max_uses": 3 }]);
+    let search = json!([{ "type": "web_search" }]);
+    let reference = json!([{ "type": "item_reference", "id": "msg_1" }]);
+    for (lines, is_allowed) in [
+        ("", false),
+        (
+            "llm.tool_tokens = 100
+llm.stored_tokens = 100",
+            true,
+        ),
+    ] {
+        let setup = Setup::with_rules(lines, &super::budget_rule(7_000, "")).await;
+        for (kind, rest) in [
+            (Kind::Messages, json!({ "tools": fetch })),
+            (Kind::Responses, json!({ "tools": search })),
+            (Kind::Responses, json!({ "input": reference })),
+            (Kind::Gemini, json!({ "tools": [{ "urlContext": {} }] })),
+        ] {
+            let body = with(kind, false, rest);
+            let answer = setup.gateway.send(kind.call(&body, false, "")).await;
+            assert_eq!(answer.status == 200, is_allowed, "{body}: {}", answer.text());
+            assert!(is_allowed || answer.status == 429, "{body}");
+        }
+    }
+}
+
 /// A provider that sums a conversation up reads all of it once more, and says how much it likes.
 #[tokio::test]
 async fn what_has_no_bound_is_denied_by_rules_on_tokens_too() {
