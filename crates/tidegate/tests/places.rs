@@ -146,3 +146,23 @@ fn concurrent_calls_are_counted_one_by_one() {
         assert!(error.to_string().contains("one by one"), "{error}");
     }
 }
+
+/// Looking at every note takes longer than a decision, so not each of them does.
+#[test]
+fn places_of_the_dead_are_given_back_every_ten_seconds_though_nobody_is_denied() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let [dead, living] = [(); 2].map(|()| process(&folder, 9, &clock));
+    std::mem::forget(enter(&dead).unwrap());
+    let open = || living.rules()[0].open_reservations().0;
+    clock.advance(MINUTE - Duration::from_secs(1));
+    living.renew_reservations();
+    drop(enter(&living).unwrap());
+    assert_eq!(open(), 1, "not yet");
+    clock.advance(Duration::from_secs(9));
+    drop(enter(&living).unwrap());
+    assert_eq!(open(), 1, "somebody looked nine seconds ago");
+    clock.advance(Duration::from_secs(1));
+    drop(enter(&living).unwrap());
+    assert_eq!(open(), 0);
+}
