@@ -10,6 +10,7 @@ mod state;
 mod tasks;
 
 mod banner;
+mod lanes;
 mod live;
 mod log;
 mod metrics;
@@ -69,7 +70,10 @@ fn main() -> ExitCode {
     if let (Some(file), None) = (&origin.file, &config.providers.main) {
         tracing::warn!("{} has no [upstream], so the demo API stands in its place", file.display());
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    // Calls have runtimes of their own.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start the runtime: {error}");

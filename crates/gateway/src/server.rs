@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,6 +20,7 @@ use crate::banner::Banner;
 use crate::cli::Origin;
 use crate::client::{ClientIo, OpenCalls, Taking};
 use crate::config::Config;
+use crate::lanes::Lanes;
 use crate::live::Live;
 use crate::tasks::Tasks;
 use crate::{admin, reload};
@@ -41,6 +42,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     let failed = |reason| ServerError::Listen { address, reason };
     let mut stop = Stop::new().map_err(ServerError::Signals)?;
     let listener = listen(address, config.reuse_port).map_err(failed)?;
+    let lanes = Lanes::start().map_err(ServerError::Threads)?;
     let address = listener.local_addr().map_err(failed)?;
     let upstream = config.providers.main.as_ref().map(ToString::to_string);
     let state = config.state.clone();
@@ -76,8 +78,18 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
                 Ok((stream, peer)) => {
                     // Without it, small writes of a stream would wait for each other.
                     let _ = stream.set_nodelay(true);
-                    let stream = ClientIo::new(stream, patience);
-                    tasks.spawn(serve(&server, &connections, &live, (stream, peer), patience.take));
+                    let (Some((lane, place)), Ok(stream)) = (lanes.fewest(), stream.into_std()) else {
+                        continue;
+                    };
+                    let (server, connections) = (server.clone(), connections.watcher());
+                    let live = live.clone();
+                    tasks.spawn_on(lane, async move {
+                        // It belongs to the runtime that first sees it.
+                        let Ok(stream) = TcpStream::from_std(stream) else { return };
+                        let stream = ClientIo::new(stream, patience);
+                        serve(&server, connections, &live, (stream, peer), patience.take).await;
+                        drop(place);
+                    });
                 }
                 Err(error) => pause_after(&error).await,
             },
@@ -119,7 +131,7 @@ fn allow_many_connections() {
 /// What a connection does, until it ends.
 fn serve(
     server: &Builder<Tasks>,
-    connections: &GracefulShutdown,
+    connections: Watcher,
     live: &Arc<Live>,
     (stream, peer): (ClientIo<TcpStream>, SocketAddr),
     patience: Duration,
@@ -205,6 +217,8 @@ pub(crate) enum ServerError {
     Blocks(String),
     /// The system does not tell of signals.
     Signals(io::Error),
+    /// The system has no threads for calls.
+    Threads(io::Error),
     /// The address of operators, or of metrics.
     Operation {
         field: &'static str,
@@ -221,6 +235,7 @@ impl fmt::Display for ServerError {
                 "cannot listen on {address}: {reason}; choose another address with --listen, such as 127.0.0.1:8081"
             ),
             Self::Blocks(reason) => f.write_str(reason),
+            Self::Threads(reason) => write!(f, "cannot start the threads for calls: {reason}"),
             Self::Signals(reason) => write!(f, "cannot listen for SIGTERM: {reason}"),
             Self::Operation { field, address, reason } => write!(
                 f,

@@ -21,16 +21,27 @@ struct Running {
 }
 
 impl Tasks {
-    /// Runs a task. Drops it at once when all have been cut off, or nothing runs any more.
+    /// Runs a task where this is called. Drops it at once when all have been cut off, or nothing runs any more.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = Handle::try_current() {
+            self.spawn_on(&runtime, task);
+        }
+    }
+
+    /// The same on a runtime.
+    pub(crate) fn spawn_on(
+        &self,
+        runtime: &Handle,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let mut running = self.lock();
-        if let (Ok(runtime), false) = (Handle::try_current(), running.is_cut_off) {
-            while running.tasks.try_join_next().is_some() {}
-            running.tasks.spawn_on(task, &runtime);
-        } else {
+        if running.is_cut_off {
             // Not with it in the lock: what it does when it is dropped is not known here.
             drop(running);
             drop(task);
+        } else {
+            while running.tasks.try_join_next().is_some() {}
+            running.tasks.spawn_on(task, runtime);
         }
     }
 

@@ -22,6 +22,7 @@ use tower::ServiceExt;
 use crate::client::BodyError;
 use crate::demo;
 use crate::idle::Idle;
+use crate::lanes::PerLane;
 use crate::llm::Maker;
 
 /// Where requests are passed on to.
@@ -185,7 +186,7 @@ pub(crate) enum Upstream {
 
 pub(crate) struct Server {
     url: UpstreamUrl,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    clients: PerLane<Client<HttpsConnector<HttpConnector>, Body>>,
 }
 
 /// How long connecting to the upstream may take.
@@ -222,9 +223,10 @@ impl Upstream {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(http);
-        let client =
-            Client::builder(TokioExecutor::new()).pool_idle_timeout(POOL_IDLE).build(https);
-        Self::Server(Box::new(Server { url, client }))
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_idle_timeout(POOL_IDLE);
+        let clients = PerLane::new(|| builder.build(https.clone()));
+        Self::Server(Box::new(Server { url, clients }))
     }
 
     /// Passes a request to a path of this maker's API on, for a client at this address.
@@ -239,7 +241,7 @@ impl Upstream {
                 let Ok(response) = router.clone().oneshot(request).await;
                 return Ok(response);
             }
-            Self::Server(server) => (&server.url, &server.client),
+            Self::Server(server) => (&server.url, server.clients.get()),
         };
         let (mut parts, body) = request.into_parts();
         let maker = url.maker.unwrap_or(maker);
