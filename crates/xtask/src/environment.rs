@@ -31,7 +31,7 @@ impl Environment {
             .map_err(|error| failed(requirements, error))?;
         let installed = root().join(place).join("installed.txt");
         let is_installed = fs::read_to_string(&installed).is_ok_and(|former| former == wanted);
-        if is_installed && succeeds(&format!("{place}/venv/bin/python -m pytest --version")) {
+        if is_installed && succeeds(&format!("{place}/venv/bin/python -m pip --version")) {
             return Ok(());
         }
         run(&format!("python3 -m venv --clear {place}/venv"))?;

@@ -3,6 +3,7 @@
 mod clients;
 mod counts;
 mod crash;
+mod engines;
 mod environment;
 mod fuzz;
 mod gateway;

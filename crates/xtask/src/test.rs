@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use crate::run::{Failure, root, run, run_with};
-use crate::{clients, counts, crash, fuzz, models, python, servers};
+use crate::{clients, counts, crash, engines, fuzz, models, python, servers};
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("format", format),
     ("lints", lints),
     ("docs", docs),
     ("tests", tests),
+    ("engines", engines::test),
     ("models", models::all),
     ("crash", crash::smoke),
     ("no-std", no_std),
