@@ -5,7 +5,7 @@ mod limit_fields;
 
 use axum::body::Body;
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE,
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 use tidegate::policy::{CostRule, Reason, Refusal};
@@ -110,6 +110,18 @@ pub(crate) fn blocked(block: &Block, dialect: Dialect) -> Response<Body> {
 /// The answer to a request that cannot be passed on as it is.
 pub(crate) fn bad_request(status: StatusCode, message: &str, dialect: Dialect) -> Response<Body> {
     marked(error(status, Kind::BadRequest, message, dialect), Outcome::Rejected)
+}
+
+/// How soon there may be room again.
+const ROOM_SOON: HeaderValue = HeaderValue::from_static("1");
+
+/// The answer to a call for whose body there is no memory now.
+pub(crate) fn no_room(dialect: Dialect) -> Response<Body> {
+    let message = "The gateway has no room for the body now: it has as many bodies of calls, or as many of \
+                   this client, as it may keep. Try again soon.";
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, Kind::Overloaded, message, dialect);
+    response.headers_mut().insert(RETRY_AFTER, ROOM_SOON);
+    marked(response, Outcome::Unavailable)
 }
 
 /// The answer to a request whose body has not come.

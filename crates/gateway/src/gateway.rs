@@ -1,5 +1,6 @@
 //! The way of a request: who calls, what it costs, may it pass, pass it on, settle.
 
+mod body_room;
 mod held_body;
 mod metered;
 
@@ -32,6 +33,8 @@ use crate::prices::{Prices, Unpriced};
 use crate::providers::{ProviderUrls, Providers};
 use crate::tasks::Tasks;
 use crate::traces::CallSpan;
+pub(crate) use body_room::SHARE;
+use body_room::{BodyRoom, Client};
 use held_body::{HeldBody, Place};
 
 /// Everything that a request meets.
@@ -58,6 +61,8 @@ pub(crate) struct Gateway {
     names: Option<Arc<Names>>,
     /// What outlives a call's connection.
     tasks: Tasks,
+    /// What bodies take, under former configurations too.
+    bodies: BodyRoom,
 }
 
 /// Who calls, as far as it is known, and what.
@@ -71,6 +76,11 @@ struct Caller {
 impl Caller {
     fn user(&self) -> Option<&str> {
         self.who.as_ref().map(|who| &*who.user)
+    }
+
+    /// Who it is, when memory is parted among clients.
+    fn client(&self) -> Client<'_> {
+        self.user().map_or(Client::Ip(self.ip), Client::User)
     }
 
     /// The call that a request is, as far as its head says.
@@ -132,6 +142,7 @@ impl Gateway {
             blocks: None,
             names: None,
             tasks: Tasks::default(),
+            bodies: former.map(|former| former.bodies.clone()).unwrap_or_default(),
             fixed,
             operation: config.operation,
             policy: config.policy,

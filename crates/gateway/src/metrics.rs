@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
     Rejected,
     /// The API behind did not answer.
     UpstreamFailed,
-    /// The server that counts a limit did not answer.
+    /// The server that counts a limit did not answer, or there was no room for a body.
     Unavailable,
 }
 

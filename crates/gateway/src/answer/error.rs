@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Upstream,
     /// The server that counts a limit does not answer.
     Unavailable,
+    /// There is no memory for it now.
+    Overloaded,
 }
 
 /// What went wrong.
@@ -85,6 +87,7 @@ impl Told<'_> {
             Kind::BadRequest => ("invalid_request_error", "invalid_request"),
             Kind::Upstream => ("api_error", "upstream_failed"),
             Kind::Unavailable => ("api_error", "limits_unavailable"),
+            Kind::Overloaded => ("api_error", "overloaded"),
         };
         json!({ "error": { "message": self.message, "type": kind, "param": null, "code": code } })
     }
@@ -97,6 +100,7 @@ impl Told<'_> {
             Kind::BadRequest if status == StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             Kind::BadRequest => "invalid_request_error",
             Kind::Upstream | Kind::Unavailable => "api_error",
+            Kind::Overloaded => "overloaded_error",
         };
         json!({ "type": "error", "error": { "type": kind, "message": self.message } })
     }
@@ -108,7 +112,7 @@ impl Told<'_> {
             Kind::Unauthorized => "UNAUTHENTICATED",
             Kind::BadRequest => "INVALID_ARGUMENT",
             Kind::Upstream if status == StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
-            Kind::Upstream | Kind::Unavailable => "UNAVAILABLE",
+            Kind::Upstream | Kind::Unavailable | Kind::Overloaded => "UNAVAILABLE",
         };
         let mut details = Vec::new();
         if let Some(limit) = self.limit {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidegate::policy::{FileError, Source, Spanned};
 
+use crate::gateway::SHARE;
 use crate::llm::{Maker, Settings, UseTokenizer};
 use crate::providers::ProviderUrls;
 use crate::upstream::{Timeouts, UpstreamUrl};
@@ -117,6 +118,7 @@ pub(super) struct LlmSpec {
     tool_tokens: Option<u64>,
     tokenizer: Option<Spanned<String>>,
     max_body_bytes: Option<Spanned<usize>>,
+    max_bodies_bytes: Option<Spanned<usize>>,
     drain_s: Option<u64>,
 }
 
@@ -149,6 +151,17 @@ impl LlmSpec {
                 return Err(source.error(most.span(), "llm.max_body_bytes", &message));
             }
         }
+        let least = settings.max_body * SHARE as usize;
+        settings.max_bodies = match &self.max_bodies_bytes {
+            None => settings.max_bodies.max(least),
+            Some(most) if *most.get_ref() < least => {
+                let message = format!(
+                    "one client may have a quarter of it, which must hold a body of `max_body_bytes`; give at least {least}"
+                );
+                return Err(source.error(most.span(), "llm.max_bodies_bytes", &message));
+            }
+            Some(most) => *most.get_ref(),
+        };
         let allowances = &mut settings.allowances;
         allowances.image_tokens = self.image_tokens.unwrap_or(allowances.image_tokens);
         allowances.file_tokens = self.file_tokens.unwrap_or(allowances.file_tokens);

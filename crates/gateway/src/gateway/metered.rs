@@ -4,14 +4,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use tidegate::policy::{CostRule, Reason, Refusal, Rule, Standing, Verdict};
 use tidegate_tower::HeadersOf;
 
+use super::body_room::Taken;
 use super::{Caller, Denied, Gateway, Known, with_fields};
 use crate::answer::{self, Dialect, LimitFields};
 use crate::llm::{Api, Bill, LlmRequest, Meter, UseTokenizer};
@@ -39,11 +41,17 @@ impl Gateway {
         if let Err(denied) = self.foresee(&parts, caller, dialect).await {
             return *denied;
         }
-        let request = match self.read_request(api, model, body).await {
+        let mut room = self.bodies.begin(caller.client(), self.llm.max_bodies as u64);
+        let read = self.read_body(body, &mut room).await;
+        let parsed = read.and_then(|body| self.parse_request(api, model, &body));
+        let request = match parsed {
             Ok(request) => request,
+            // It is no fault of the call's, so it does not count.
+            Err(Unfit::NoRoom) => return answer::no_room(dialect),
             // It is counted as a request, though it is passed on to nobody.
-            Err(problem) => {
-                return self.count_and_answer(&parts, caller, *problem, dialect).await;
+            Err(Unfit::Bad(status, message)) => {
+                let problem = answer::bad_request(status, &message, dialect);
+                return self.count_and_answer(&parts, caller, problem, dialect).await;
             }
         };
         let Reserved { fields, bill, body, hides_usage } =
@@ -54,7 +62,7 @@ impl Gateway {
         parts.headers.insert(CONTENT_LENGTH, body.len().into());
         // The usage must be readable as it passes.
         parts.headers.remove(ACCEPT_ENCODING);
-        let outgoing = Request::from_parts(parts, Body::from(body));
+        let outgoing = Request::from_parts(parts, Body::from(room.keep_with(body)));
         let (providers, ip) = (self.providers.clone(), caller.ip);
         let sending = async move { providers.send(outgoing, ip, api.maker()).await };
         let sending: Sending = Box::pin(sending);
@@ -125,39 +133,83 @@ impl Gateway {
         Ok(Reserved { fields, bill, body, hides_usage })
     }
 
-    /// Reads an LLM call's body. `Err` is the response to one that is none.
-    async fn read_request(
+    /// Reads an LLM call's body, as far as there is room for it.
+    async fn read_body(&self, mut body: Body, room: &mut Taken) -> Result<Bytes, Unfit> {
+        let most = self.llm.max_body;
+        let too_large = || {
+            let message = format!("The body is too large; send at most {most} bytes.");
+            Unfit::Bad(StatusCode::PAYLOAD_TOO_LARGE, message)
+        };
+        let announced = body.size_hint().lower();
+        let mut unfit = match announced {
+            _ if announced > most as u64 => Some(too_large()),
+            _ if !room.fits(announced.max(1)) => Some(Unfit::NoRoom),
+            _ => None,
+        };
+        let reading = async {
+            // Most come in one piece, which need not be copied.
+            let (mut first, mut rest, mut length) = (Bytes::new(), BytesMut::new(), 0);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| {
+                    Unfit::Bad(StatusCode::BAD_REQUEST, "The body broke off.".to_owned())
+                })?;
+                let Ok(part) = frame.into_data() else { continue };
+                length += part.len();
+                if length > most {
+                    return Err(too_large());
+                }
+                if unfit.is_none() && !room.grow(part.len() as u64) {
+                    (first, rest, unfit) = (Bytes::new(), BytesMut::new(), Some(Unfit::NoRoom));
+                    room.clear();
+                }
+                // What is not kept is taken all the same: a client that is still sending when the connection
+                // closes does not see the answer.
+                if unfit.is_some() {
+                    continue;
+                }
+                if first.is_empty() && rest.is_empty() {
+                    first = part;
+                } else {
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                    rest.extend_from_slice(&part);
+                }
+            }
+            match unfit {
+                Some(unfit) => Err(unfit),
+                None if rest.is_empty() => Ok(first),
+                None => Ok(rest.freeze()),
+            }
+        };
+        outside(tokio::time::timeout(self.patience.body, reading)).await.unwrap_or_else(|_| {
+            let message = "The body took too long to arrive.".to_owned();
+            Err(Unfit::Bad(StatusCode::REQUEST_TIMEOUT, message))
+        })
+    }
+
+    fn parse_request(
         &self,
         api: Api,
         model: Option<String>,
-        body: Body,
-    ) -> Result<LlmRequest, Denied> {
-        let most = self.llm.max_body;
-        let refuse = |status, message: &str| {
-            Err(Box::new(answer::bad_request(status, message, api.maker().dialect())))
-        };
-        let limited = Limited::new(body, most).collect();
-        let body = match outside(tokio::time::timeout(self.patience.body, limited)).await {
-            Err(_) => {
-                return refuse(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive.");
-            }
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let message = format!("The body is too large; send at most {most} bytes.");
-                return refuse(StatusCode::PAYLOAD_TOO_LARGE, &message);
-            }
-            Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "The body broke off."),
-            Ok(Ok(body)) => body.to_bytes(),
-        };
-        match LlmRequest::parse(api, model, &body, &self.llm) {
-            Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+        body: &Bytes,
+    ) -> Result<LlmRequest, Unfit> {
+        let bad = |message: String| Err(Unfit::Bad(StatusCode::BAD_REQUEST, message));
+        match LlmRequest::parse(api, model, body, &self.llm) {
+            Err(error) => bad(error.to_string()),
             // They would be asked about the first, and the call could be another's.
             Ok(request) if self.looks_at_model && request.models().len() > 1 => {
-                let message = "Rules here depend on the model, so a request may name only one.";
-                refuse(StatusCode::BAD_REQUEST, message)
+                bad("Rules here depend on the model, so a request may name only one.".to_owned())
             }
             Ok(request) => Ok(request),
         }
     }
+}
+
+/// Why a body makes no call.
+enum Unfit {
+    /// There is no memory for it now.
+    NoRoom,
+    /// It is not as it should be.
+    Bad(StatusCode, String),
 }
 
 /// What of a call the rules that let it pass count.

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) tokenizer: UseTokenizer,
     /// The largest body of an LLM call, which must be read whole to know its cost.
     pub(crate) max_body: usize,
+    /// The most bytes of such bodies in all that are kept at a time.
+    pub(crate) max_bodies: usize,
     /// How long an answer whose client has gone is still read, to know what it cost.
     pub(crate) drain: Duration,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             },
             tokenizer: UseTokenizer::WhenNeeded,
             max_body: 4 << 20,
+            max_bodies: 256 << 20,
             drain: Duration::from_secs(5),
         }
     }

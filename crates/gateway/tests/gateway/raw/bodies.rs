@@ -111,3 +111,45 @@ async fn a_large_body_of_small_parts_is_a_call_like_any_other() {
     }
     assert_eq!(setup.account(0).await.0, bodies.len() as u64);
 }
+
+/// However many calls there are, and however slow: what they have sent fits in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_not_passed_on_yet_have_their_room_and_no_more() {
+    let setup = Setup::new("llm.max_body_bytes = 1000\nllm.max_bodies_bytes = 4000").await;
+    for (path, field) in PATHS {
+        let whole = post(path, &[format!("{{\"{field}\":[\"").as_bytes(), b"\"]}"].concat());
+        let text = "x".repeat(800);
+        let slow = post(path, format!("{{\"{field}\":[\"{text}\"]}}").as_bytes());
+        let (first, last) = slow.split_at(slow.len() - 20);
+        let padded = post(path, format!("{{\"{field}\":[\"{}\"]}}", &text[..300]).as_bytes());
+        let is_refused = || {
+            let mut slow = setup.connect();
+            slow.send(first);
+            // Until what was sent has come; or, if one of these was there first, not at all.
+            let tries = std::iter::repeat_with(|| setup.exchange(&padded)).take(100);
+            let refused = tries.skip_while(|answer| statuses(answer) == [200]).take(3);
+            let refused: Vec<String> = refused.collect();
+            if refused.is_empty() {
+                return false;
+            }
+            for answer in refused {
+                assert_eq!(statuses(&answer), [503], "{path}: {answer}");
+                assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+                assert!(answer.contains("no room for the body"), "{answer}");
+            }
+            assert_eq!(statuses(&setup.exchange(&whole)), [200], "{path}: there is room for this");
+            slow.send(last);
+            let answer = slow.closed();
+            assert_eq!(statuses(&answer), [200], "{path}: {answer}");
+            // Its room is free again, once it has gone out.
+            let mut again = std::iter::repeat_with(|| setup.exchange(&padded)).take(1_000);
+            assert!(again.any(|answer| statuses(&answer) == [200]), "{path}");
+            true
+        };
+        let is_refused = tokio::task::block_in_place(|| (0..100).any(|_| is_refused()));
+        assert!(is_refused, "{path}");
+    }
+    // Those that were refused do not count; one that has broken off does.
+    let (reached, counted, _) = setup.account(0).await;
+    assert!((reached..reached + 100).contains(&counted), "{reached} reached it, {counted} count");
+}
