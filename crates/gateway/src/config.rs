@@ -349,6 +349,10 @@ mod tests {
                 "t.toml:2:18: client.body_timeout_s: nobody would be in time; give at least 1",
             ),
             (
+                "[llm]\nmax_body_bytes = 1000\nmax_bodies_bytes = 3999",
+                "t.toml:3:20: llm.max_bodies_bytes: one client may have a quarter of it, which must hold a body of `max_body_bytes`; give at least 4000",
+            ),
+            (
                 "[auth]\nrequired = [\"v1\"]",
                 "t.toml:2:13: auth.required: `v1` is not a path; begin with `/`, and use `*` only for a whole segment, as in `/v1/*`",
             ),

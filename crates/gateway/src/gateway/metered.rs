@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use http::header::HeaderValue;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
@@ -60,8 +61,8 @@ impl Gateway {
                 Err(denied) => return *denied,
             };
         parts.headers.insert(CONTENT_LENGTH, body.len().into());
-        // The usage must be readable as it passes.
-        parts.headers.remove(ACCEPT_ENCODING);
+        // The usage must be readable as it passes. Without the field, a server may choose.
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let outgoing = Request::from_parts(parts, Body::from(room.keep_with(body)));
         let (providers, ip) = (self.providers.clone(), caller.ip);
         let sending = async move { providers.send(outgoing, ip, api.maker()).await };

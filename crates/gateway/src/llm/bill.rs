@@ -6,7 +6,7 @@ use tidegate::policy::{Held, Usage};
 use tidegate::{Money, Reservation};
 
 use super::usage::Told;
-use super::{Api, Served, TokenCounts, Unseen, output};
+use super::{Api, Served, TokenCounts, Unseen, output, sse};
 use crate::metrics::METRICS;
 use crate::prices::{Quote, Used};
 use crate::traces::CallSpan;
@@ -117,8 +117,19 @@ impl Bill {
         }
     }
 
-    /// Reads one event of a stream; whether it holds nothing but usage.
-    pub(super) fn read_event(&mut self, data: &[u8]) -> bool {
+    /// Reads what is in an event of a stream, of so many bytes; whether it holds nothing but usage.
+    pub(super) fn read_content(&mut self, content: &sse::Content<'_>, bytes: usize) -> bool {
+        match content {
+            sse::Content::Data(data) => self.read_event(data),
+            sse::Content::Nothing => false,
+            sse::Content::Unreadable => {
+                self.unread_bytes = self.unread_bytes.saturating_add(bytes as u64);
+                false
+            }
+        }
+    }
+
+    fn read_event(&mut self, data: &[u8]) -> bool {
         self.read_served(data);
         let told = Told::read(self.api, data);
         if let Some(told) = told {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -86,7 +86,14 @@ impl Meter {
         }
         let content_type = response.headers().get(CONTENT_TYPE);
         let is = |kind: &[u8]| content_type.is_some_and(|value| value.as_bytes().starts_with(kind));
-        let reading = if is(b"text/event-stream") {
+        let coding = response.headers().get(CONTENT_ENCODING);
+        let reading = if coding.is_some_and(|coding| coding != "identity") {
+            tracing::warn!(
+                api = bill.api.name(),
+                "an answer is compressed, though that was not asked for; what was reserved stays charged"
+            );
+            Reading::Nothing
+        } else if is(b"text/event-stream") {
             let passing = Passing { hides_usage, is_cut: !bill.may_owe };
             Reading::Stream { events: sse::Events::default(), passing }
         } else if is(b"application/json") {
@@ -138,7 +145,7 @@ impl Meter {
             let Some(bill) = &mut self.bill else { break };
             let (event, is_usage) = match piece {
                 sse::Piece::Event(event) => {
-                    let is_usage = sse::data(&event).is_some_and(|data| bill.read_event(data));
+                    let is_usage = bill.read_content(&sse::content(&event), event.len());
                     (event, is_usage)
                 }
                 sse::Piece::Part(part) => {
@@ -182,10 +189,9 @@ impl Meter {
             && let Some(sse::Piece::Event(rest) | sse::Piece::Part(rest)) = events.rest()
         {
             // Nothing ends it but the end of the stream. If it is whole, it may tell the usage.
-            let whole = sse::data(&rest).filter(|data| sse::is_json(data));
-            let is_usage = match (&mut self.bill, whole) {
-                (Some(bill), Some(data)) => bill.read_event(data),
-                _ => false,
+            let is_usage = match &mut self.bill {
+                Some(bill) => bill.read_content(&sse::content(&rest), rest.len()),
+                None => false,
             };
             let is_hidden = passing.hides_usage && is_usage;
             passed = Some(rest).filter(|_| !passing.is_plain() && !is_hidden);

@@ -1,7 +1,8 @@
 //! Server-sent events, split where they end.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
-use serde::de::IgnoredAny;
 
 /// Splits a stream of bytes into events, each with the blank line that ends it.
 #[derive(Debug, Default)]
@@ -9,8 +10,22 @@ pub(super) struct Events {
     buffered: BytesMut,
     /// How far the buffer was searched for an end.
     searched: usize,
+    /// How the line has ended that ends there, if one does.
+    line_end: LineEnd,
     /// Whether the buffer begins in the midst of an event that is too long.
     is_within: bool,
+}
+
+/// How a line ends. Lines of one stream may differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum LineEnd {
+    /// Not yet.
+    #[default]
+    Open,
+    /// By CR, which LF may follow.
+    Cr,
+    /// By LF, or by both.
+    Lf,
 }
 
 /// What has come of a stream.
@@ -40,11 +55,12 @@ impl Events {
                 return None;
             }
             self.is_within = true;
-            let part = self.buffered.split_to(self.buffered.len() - (MAX_END - 1));
-            self.searched = self.buffered.len();
+            let length = self.buffered.len() - (MAX_END - 1);
+            let part = self.buffered.split_to(length);
+            self.searched -= length;
             return Some(Piece::Part(part.freeze()));
         };
-        self.searched = 0;
+        (self.searched, self.line_end) = (0, LineEnd::Open);
         let bytes = self.buffered.split_to(end).freeze();
         let is_last_part = std::mem::take(&mut self.is_within);
         Some(if is_last_part { Piece::Part(bytes) } else { Piece::Event(bytes) })
@@ -52,40 +68,73 @@ impl Events {
 
     /// What is left at the end of the stream: an event that nothing ends, or a part of one.
     pub(super) fn rest(&mut self) -> Option<Piece> {
-        self.searched = 0;
+        (self.searched, self.line_end) = (0, LineEnd::Open);
         let rest = Some(self.buffered.split().freeze()).filter(|rest| !rest.is_empty())?;
         let is_part = std::mem::take(&mut self.is_within);
         Some(if is_part { Piece::Part(rest) } else { Piece::Event(rest) })
     }
 
-    /// Where the first event ends: after a blank line, in any of the three ways to end lines.
+    /// Where the first event ends: after a line that ends where it begins.
     fn find_end(&mut self) -> Option<usize> {
         let bytes = &self.buffered[..];
-        let from = self.searched.saturating_sub(MAX_END - 1);
-        for at in from..bytes.len() {
-            let tail = &bytes[at..];
-            for end in [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"] {
-                if tail.starts_with(end) {
-                    return Some(at + end.len());
-                }
-            }
+        while let Some(&byte) = bytes.get(self.searched) {
+            let next = self.searched + 1;
+            self.line_end = match (self.line_end, byte) {
+                (LineEnd::Open, b'\r') => LineEnd::Cr,
+                (LineEnd::Open | LineEnd::Cr, b'\n') => LineEnd::Lf,
+                (LineEnd::Lf, b'\n') => return Some(next),
+                (ended, b'\r') => match (bytes.get(next), ended) {
+                    (Some(b'\n'), _) => return Some(next + 1),
+                    // Lines that end by CR alone are not waited for.
+                    (Some(_), _) | (None, LineEnd::Cr) => return Some(next),
+                    (None, _) => return None,
+                },
+                _ => LineEnd::Open,
+            };
+            self.searched = next;
         }
-        self.searched = bytes.len();
         None
     }
 }
 
-/// The data of an event, if it is in one line, as it is in LLM streams.
-pub(super) fn data(event: &[u8]) -> Option<&[u8]> {
-    let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
-    let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
-    let (first, None) = (data.next()?, data.next()) else { return None };
-    Some(first.trim_ascii())
+/// What is in an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content<'a> {
+    Data(Cow<'a, [u8]>),
+    /// A comment, or an event that has a name and nothing else.
+    Nothing,
+    /// What no reader of events takes for one.
+    Unreadable,
 }
 
-/// Whether data is one JSON text, and all of it.
-pub(super) fn is_json(data: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(data).is_ok()
+/// What is in an event: its lines of data, with a line's end between them.
+pub(super) fn content(event: &[u8]) -> Content<'_> {
+    // A stream may begin with a mark of its encoding.
+    let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
+    let (mut data, mut is_odd) = (None::<Cow<'_, [u8]>>, false);
+    for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        let field = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        match field {
+            b"data" => {
+                let value = line.get(5..).unwrap_or_default().trim_ascii();
+                match &mut data {
+                    None => data = Some(value.into()),
+                    Some(before) => {
+                        before.to_mut().push(b'\n');
+                        before.to_mut().extend_from_slice(value);
+                    }
+                }
+            }
+            // The first is of a comment, or of no line at all.
+            b"" | b"event" | b"id" | b"retry" => {}
+            _ => is_odd = true,
+        }
+    }
+    match data {
+        Some(data) => Content::Data(data),
+        None if is_odd => Content::Unreadable,
+        None => Content::Nothing,
+    }
 }
 
 #[cfg(test)]
@@ -146,10 +195,42 @@ mod tests {
     }
 
     #[test]
-    fn data_is_the_one_line_of_it() {
-        assert_eq!(data(b"event: x\ndata: {}\n\n"), Some(&b"{}"[..]));
-        assert_eq!(data(b"data:[DONE]\r\n\r\n"), Some(&b"[DONE]"[..]));
-        assert_eq!(data(b": ping\n\n"), None);
-        assert_eq!(data(b"data: 1\ndata: 2\n\n"), None);
+    fn an_event_ends_at_a_blank_line_however_lines_end() {
+        for end in ["\n\n", "\r\r", "\r\n\r\n", "\n\r\n", "\r\n\n", "\n\r", "\r\n\r", "\r\r\n"] {
+            let stream = format!("event: x\ndata: 1{end}data: 2");
+            for size in [1, 2, 3, stream.len()] {
+                let chunks: Vec<_> = stream.as_bytes().chunks(size).collect();
+                let chunks: Vec<_> =
+                    chunks.iter().map(|c| std::str::from_utf8(c).unwrap()).collect();
+                let (found, rest) = events(&chunks);
+                assert_eq!(found.len(), 1, "{stream:?} in chunks of {size}: {found:?}");
+                assert_eq!(content(found[0].as_bytes()), Content::Data(b"1"[..].into()));
+                let rest = rest.unwrap();
+                assert_eq!(content(rest.as_bytes()), Content::Data(b"2"[..].into()));
+                assert_eq!(found[0].clone() + &rest, stream, "nothing is lost");
+            }
+        }
+    }
+
+    #[test]
+    fn data_is_all_lines_of_it() {
+        for (event, expected) in [
+            (&b"event: x\ndata: {}\n\n"[..], Some("{}")),
+            (b"data:[DONE]\r\n\r\n", Some("[DONE]")),
+            (b"data: {\ndata: \"a\":1}\n\n", Some("{\n\"a\":1}")),
+            (b"data: {\r\nid: 7\r\ndata: }\r\n\r\n", Some("{\n}")),
+            (b"data\n\n", Some("")),
+            (b"\xef\xbb\xbfdata: 1\n\n", Some("1")),
+            (b": ping\n\n", None),
+            (b"event: ping\nid: 1\nretry: 5\n\n", None),
+            (b"\n", None),
+        ] {
+            let expected =
+                expected.map_or(Content::Nothing, |data| Content::Data(data.as_bytes().into()));
+            assert_eq!(content(event), expected, "{}", String::from_utf8_lossy(event));
+        }
+        for odd in [&b"{\"choices\":[]}\n\n"[..], b"\x1f\x8b\x08 x\n\n", b"datum: x\n\n"] {
+            assert_eq!(content(odd), Content::Unreadable);
+        }
     }
 }

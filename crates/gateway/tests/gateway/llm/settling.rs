@@ -64,6 +64,46 @@ async fn the_last_event_is_read_also_without_the_line_that_would_end_it() {
     }
 }
 
+/// All that the standard allows, and no provider does today.
+#[tokio::test]
+async fn events_are_read_however_they_are_written() {
+    let setup = Setup::new("").await;
+    let mut left = BUDGET;
+    for script in ["two-lines", "mixed-ends", "two-lines, mixed-ends"] {
+        for kind in ALL.into_iter().filter(|kind| kind.has_events()) {
+            let (body, script) =
+                (kind.body(500, true), format!("output=30, reasoning=9, {script}"));
+            let answer = setup.gateway.send(kind.call(&body, true, &script)).await;
+            left -= setup.billed().total();
+            assert_eq!(setup.left("budget").await, left, "{kind:?}, {script}");
+            if setup.billed().json() == body {
+                let direct = direct(&setup, kind, &body, true, &script).await;
+                assert_eq!(answer.text(), direct, "{kind:?}, byte for byte");
+            } else {
+                let told = answer.text().matches("completion_tokens").count();
+                assert_eq!(told, 0, "{kind:?}, {script}: {}", answer.text());
+            }
+        }
+    }
+}
+
+/// It is asked for as it is; what comes compressed all the same is nothing that can be counted.
+#[tokio::test]
+async fn an_answer_that_is_compressed_stays_charged_as_reserved() {
+    let setup = Setup::new("").await;
+    let mut left = BUDGET;
+    for kind in ALL.into_iter().filter(|kind| kind.has_events()) {
+        let body = kind.body(500, true);
+        let mut request = kind.call(&body, true, "output=30, compressed");
+        request.headers_mut().insert("accept-encoding", "gzip, br".parse().unwrap());
+        assert_eq!(setup.gateway.send(request).await.status, 200);
+        let accepted = &setup.billed().headers["accept-encoding"];
+        assert_eq!(accepted, "identity", "{kind:?}");
+        left -= body.to_string().len() as u64 + 500;
+        assert_eq!(setup.left("budget").await, left, "{kind:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_chunk_of_usage_is_for_those_only_who_have_asked() {
     let setup = Setup::new("").await;

@@ -86,6 +86,17 @@ pub async fn reply(
                 let not_json = |event: &mut Event| event.text = "data: {\"choices\": [\n\n".into();
                 events.iter_mut().for_each(not_json);
             }
+            if script.two_lines {
+                // Where it may be: after the first brace.
+                let two = |event: &mut Event| event.text = event.text.replacen('{', "{\ndata: ", 1);
+                events.iter_mut().for_each(two);
+            }
+            if script.mixed_ends {
+                let ends = ["\r\n\n", "\n\r\n", "\n\r", "\r\r", "\r\n\r\n"];
+                for (event, end) in events.iter_mut().zip(ends.into_iter().cycle()) {
+                    event.text = event.text.trim_end().to_owned() + end;
+                }
+            }
             if script.unended {
                 events.last_mut().unwrap().text.pop();
             }
@@ -133,8 +144,11 @@ async fn whole(json: Value, output: u64, script: Script, bill: Bill) -> Response
 }
 
 fn streamed(kind: &str, events: Vec<Event>, script: Script, bill: Bill) -> Response {
+    let mut response = Response::builder().header("content-type", kind);
+    if script.compressed {
+        response = response.header("content-encoding", "gzip");
+    }
     let steps = stream::unfold((events.into_iter().enumerate(), script, bill), step);
-    let response = Response::builder().header("content-type", kind);
     response.body(Body::from_stream(steps)).unwrap()
 }
 

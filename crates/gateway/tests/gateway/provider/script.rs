@@ -34,6 +34,10 @@ pub struct Script {
     pub end: Option<usize>,
     /// The blank line after the last event is left out.
     pub unended: bool,
+    /// Data comes in two lines, the lines end in several ways, or what comes is compressed, whoever asked for that.
+    pub two_lines: bool,
+    pub mixed_ends: bool,
+    pub compressed: bool,
     /// An error is the last event.
     pub error: Option<usize>,
     /// Usage is not told.
@@ -65,6 +69,9 @@ impl Script {
         cut: None,
         end: None,
         unended: false,
+        two_lines: false,
+        mixed_ends: false,
+        compressed: false,
         error: None,
         no_usage: false,
         garbage: false,
@@ -95,6 +102,9 @@ impl Script {
                 "cut" => script.cut = events(),
                 "end" => script.end = events(),
                 "unended" => script.unended = true,
+                "two-lines" => script.two_lines = true,
+                "mixed-ends" => script.mixed_ends = true,
+                "compressed" => script.compressed = true,
                 "error" => script.error = events(),
                 "no-usage" => script.no_usage = true,
                 "garbage" => script.garbage = true,
