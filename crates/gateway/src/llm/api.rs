@@ -81,15 +81,25 @@ impl Route {
     pub(crate) fn of(method: &Method, path: &str, headers: &HeaderMap) -> Self {
         let path = canonical_path(path);
         let maker = maker_of(&path);
+        let called = path.rsplit_once(':');
         // These never make a model work.
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE) {
+            // But where one would, it is Gemini's, whatever folder that is in: there a parameter that makes a GET a
+            // POST is taken out.
+            if let Some((_, verb)) = called.filter(|(_, verb)| VERBS.contains(verb)) {
+                let is_free = verb == "counttokens" || *method == Method::OPTIONS;
+                return match is_free {
+                    true => Self::Free(Maker::Gemini),
+                    false => Self::Unknown(Maker::Gemini),
+                };
+            }
             // Unless a server takes them for what a field says.
             return match OVERRIDES.iter().any(|name| headers.contains_key(*name)) {
                 true => Self::Unknown(maker),
                 false => Self::Free(maker),
             };
         }
-        if let Some((before, verb)) = path.rsplit_once(':') {
+        if let Some((before, verb)) = called {
             let model = before.rsplit('/').next().unwrap_or_default().to_owned();
             return match verb {
                 "generatecontent" => Self::Metered(Api::GeminiGenerate, Some(model)),
@@ -134,6 +144,26 @@ impl Route {
         }
     }
 }
+
+/// What Google's servers are called for, in lower case. Names of OpenAI's models have a colon, too.
+const VERBS: [&str; 16] = [
+    "generatecontent",
+    "streamgeneratecontent",
+    "batchgeneratecontent",
+    "embedcontent",
+    "batchembedcontents",
+    "asyncbatchembedcontent",
+    "counttokens",
+    "generateanswer",
+    "generatetext",
+    "generatemessage",
+    "predict",
+    "predictlongrunning",
+    "rawpredict",
+    "streamrawpredict",
+    "serverstreamingpredict",
+    "directpredict",
+];
 
 /// Fields that some servers take a request's method from.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
@@ -226,6 +256,29 @@ mod tests {
             let overridden = [("x-http-method-override".parse().unwrap(), "POST".parse().unwrap())];
             let headers = overridden.into_iter().collect();
             assert_eq!(Route::of(&method, path, &headers), Route::Unknown(Maker::OpenAi));
+        }
+        // Google takes them for a POST, where a parameter says so; which is for Gemini's routes to stop.
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE] {
+            for (path, expected) in [
+                ("/v1/models/m:generateContent", Route::Unknown(Maker::Gemini)),
+                ("/v1beta/models/m%3AstreamGenerateContent", Route::Unknown(Maker::Gemini)),
+                ("/v1/models/m:predict", Route::Unknown(Maker::Gemini)),
+                ("/v1/projects/p/models/m:countTokens", Route::Free(Maker::Gemini)),
+                ("/v1/models/ft:gpt-4o:org::id", Route::Free(Maker::OpenAi)),
+                ("/v1/models/m", Route::Free(Maker::OpenAi)),
+                ("/v1beta/models/m", Route::Free(Maker::Gemini)),
+            ] {
+                // A browser asks what it may do before it does it.
+                let expected = match expected {
+                    Route::Unknown(maker) if method == Method::OPTIONS => Route::Free(maker),
+                    other => other,
+                };
+                assert_eq!(
+                    Route::of(&method, path, &HeaderMap::new()),
+                    expected,
+                    "{method} {path}"
+                );
+            }
         }
         let unknown = Method::from_bytes(b"BREW").unwrap();
         assert_eq!(

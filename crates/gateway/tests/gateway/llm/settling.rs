@@ -184,6 +184,13 @@ async fn an_endpoint_that_is_not_known_is_denied_by_a_budget() {
         request.headers_mut().insert(name, "POST".parse().unwrap());
         assert_eq!(setup.gateway.send(request).await.status, 403, "{name}");
     }
+    // Nor where a parameter would say so to Google's servers, of which Gemini's paths are in other folders as well.
+    for path in ["/v1/models/m:generateContent", "/v1beta/models/m:generateContent"] {
+        let path = format!("{path}?%24httpMethod=POST&alt=sse");
+        let mut request = call_to(&path, &Kind::Gemini.body(9, false), "");
+        *request.method_mut() = http::Method::GET;
+        assert_eq!(setup.gateway.send(request).await.status, 403, "{path}");
+    }
     let get = http::Request::get("/v1/models").header("authorization", "Bearer alice-key");
     assert_eq!(setup.gateway.send(get.body(Full::default()).unwrap()).await.status, 200);
     assert!(setup.provider.ledger.calls().is_empty());
