@@ -270,7 +270,7 @@ impl<'g, 'c> Reserving<'g, 'c> {
     /// ceiling goes down, if all rules that are short want that.
     async fn reserve(&mut self) -> Verdict<'g> {
         if self.gateway.llm.tokenizer == UseTokenizer::Always {
-            self.count_input().await;
+            self.count_input(u64::MAX).await;
         }
         let mut tries = 0;
         loop {
@@ -281,8 +281,8 @@ impl<'g, 'c> Reserving<'g, 'c> {
                 return verdict;
             }
             if self.gateway.llm.tokenizer != UseTokenizer::Never
-                && self.may_fit_counted(refusal)
-                && self.count_input().await
+                && let Some(most) = self.most_counted(refusal)
+                && self.count_input(most).await
             {
                 continue;
             }
@@ -311,26 +311,29 @@ impl<'g, 'c> Reserving<'g, 'c> {
         gateway.ask(known, self.parts, self.caller).await
     }
 
-    /// Counts the input with the model's tokenizer, where there is one and it has not been done; whether
-    /// that is less than it was.
-    async fn count_input(&mut self) -> bool {
+    /// Counts the input with the model's tokenizer, where there is one and it has not been done, unless there are
+    /// more LLM tokens than `most`; whether that is less than it was.
+    async fn count_input(&mut self, most: u64) -> bool {
         let Some(text) = self.request.uncounted() else { return false };
         let counted = if text.bytes() > MAX_COUNTED_HERE {
-            tokio::task::spawn_blocking(move || text.count()).await.unwrap_or_default()
+            tokio::task::spawn_blocking(move || text.count(most)).await.unwrap_or_default()
         } else {
-            text.count()
+            text.count(most)
         };
         self.request.take_count(counted)
     }
 
-    /// Whether a rule that counts tokens or money has too little left, and none would if the input were counted
-    /// as hardly anything: else counting it is for nothing.
-    fn may_fit_counted(&self, refusal: &Refusal<'g>) -> bool {
-        let least = |rule: &Rule| {
-            let (input, output) = self.request.least(self.ceiling, rule.is_lowering());
-            self.share(rule, input, output).unwrap_or(0)
+    /// The most LLM tokens that the text may be counted as for what rules have left, with the ceiling as low as they
+    /// let it be: beyond that, counting is for nothing. `None` where it is for nothing at all.
+    fn most_counted(&self, refusal: &Refusal<'g>) -> Option<u64> {
+        let shares: Vec<_> = self.shares(refusal).collect();
+        let fits = |counted: u64| {
+            may_fit(shares.iter().map(|(rule, left, needed)| {
+                let (input, output) = self.request.least(counted, self.ceiling, rule.is_lowering());
+                (*left, *needed, self.share(rule, input, output).unwrap_or(0))
+            }))
         };
-        may_fit(self.shares(refusal).map(|(rule, left, needed)| (left, needed, least(rule))))
+        last_that_fits(self.request.bounded_text(), fits)
     }
 
     /// What so many tokens need of a rule that counts them, or money, in its own units.
@@ -378,6 +381,23 @@ fn may_fit(shares: impl IntoIterator<Item = (u64, u64, u64)>) -> bool {
     let is_short = |(left, needed, _): &(u64, u64, u64)| needed > left;
     let mut short = shares.into_iter().filter(is_short).peekable();
     short.peek().is_some() && short.all(|(left, _, least)| least <= left)
+}
+
+/// The last of the numbers up to `most` that fits, where all before one that fits do.
+fn last_that_fits(most: u64, fits: impl Fn(u64) -> bool) -> Option<u64> {
+    if !fits(0) {
+        return None;
+    }
+    let (mut last, mut end) = (0, most);
+    while last < end {
+        let middle = end - (end - last) / 2;
+        if fits(middle) {
+            last = middle;
+        } else {
+            end = middle - 1;
+        }
+    }
+    Some(last)
 }
 
 type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send>>;
@@ -479,6 +499,16 @@ mod tests {
             (vec![], false),
         ] {
             assert_eq!(may_fit(shares.clone()), is_counted, "{shares:?}");
+        }
+    }
+    #[test]
+    fn the_most_that_fits_is_found_whatever_it_is() {
+        for most in [0, 1, 2, 3, 7, 8, 4 << 20] {
+            for last in [0, 1, 2, 6, 7, 1_000_003] {
+                let found = last_that_fits(most, |number| number <= last);
+                assert_eq!(found, Some(last.min(most)));
+            }
+            assert_eq!(last_that_fits(most, |_| false), None);
         }
     }
 }

@@ -133,10 +133,15 @@ impl LlmRequest {
         if ceiling < self.least_output || ceiling == 0 { None } else { Some(ceiling) }
     }
 
-    /// The least input and output that it could do with: counted as hardly anything, and with the ceiling as
-    /// low as that may go.
-    pub(crate) fn least(&self, ceiling: u64, is_lowering: bool) -> (u64, u64) {
-        let counted = self.bounded_text.min(TEMPLATE_TOKENS);
+    /// The bytes of its text, where it has been bounded by them only.
+    pub(crate) const fn bounded_text(&self) -> u64 {
+        self.bounded_text
+    }
+
+    /// The least input and output that it could do with, were its text counted as so many LLM tokens: with the
+    /// ceiling as low as that may go.
+    pub(crate) fn least(&self, counted: u64, ceiling: u64, is_lowering: bool) -> (u64, u64) {
+        let counted = counted.saturating_add(TEMPLATE_TOKENS).min(self.bounded_text);
         let ceiling = if is_lowering { self.least_output } else { ceiling };
         (self.input - self.bounded_text + counted, self.output(ceiling))
     }
@@ -194,9 +199,9 @@ impl Uncounted {
         self.body.len()
     }
 
-    /// Its LLM tokens, if the model's tokenizer is known.
-    pub(crate) fn count(&self) -> Option<u64> {
-        tokens::count(&self.model, std::str::from_utf8(&self.body).ok()?)
+    /// Its LLM tokens, if the model's tokenizer is known, and they are no more than `most`.
+    pub(crate) fn count(&self, most: u64) -> Option<u64> {
+        tokens::count(&self.model, std::str::from_utf8(&self.body).ok()?, most)
     }
 }
 
@@ -300,14 +305,15 @@ mod tests {
         };
         let mut request = chat(&body("gpt-5"));
         assert_eq!(request.input(), body("gpt-5").len() as u64);
-        assert_eq!(request.least(400, false), (TEMPLATE_TOKENS, 400));
-        assert_eq!(request.least(400, true), (TEMPLATE_TOKENS, ceiling::LEAST_OUTPUT));
-        let count = |request: &LlmRequest| request.uncounted().and_then(|text| text.count());
+        assert_eq!(request.least(0, 400, false), (TEMPLATE_TOKENS, 400));
+        assert_eq!(request.least(0, 400, true), (TEMPLATE_TOKENS, ceiling::LEAST_OUTPUT));
+        let count =
+            |request: &LlmRequest| request.uncounted().and_then(|text| text.count(u64::MAX));
         let tokens = count(&request);
         assert!(request.take_count(tokens));
         let counted = request.input();
         assert!((450..600).contains(&counted), "{counted}");
-        assert_eq!(request.least(400, false), (counted, 400));
+        assert_eq!(request.least(0, 400, false), (counted, 400));
         assert!(request.uncounted().is_none() && !request.take_count(None), "once");
         let mut request = chat(&body("llama-4"));
         let tokens = count(&request);
