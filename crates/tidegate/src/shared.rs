@@ -402,16 +402,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_that_a_file_has_seen_does_not_go_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = SharedFile::open(folder.path().join("limits")).unwrap();
-        let seen = file.header.latest() + Duration::from_secs(1_000_000_000);
-        file.header.saw(seen);
-        file.header.saw(tidegate_core::Timestamp::from_secs(1));
-        assert_eq!(file.header.latest(), seen);
-    }
-
-    #[test]
     fn a_file_that_is_locked_keeps_out_threads_and_who_was_forked() {
         let folder = tempfile::tempdir().unwrap();
         let parent = SharedFile::open(folder.path().join("limits")).unwrap();

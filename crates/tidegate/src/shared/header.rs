@@ -108,15 +108,10 @@ impl Header {
         hasher(self.secret())
     }
 
-    /// The latest time that anybody saw.
+    /// The latest time that anybody saw, in nanoseconds. A lone value, which is only made later.
     #[inline]
-    pub(super) fn latest(&self) -> Timestamp {
-        Timestamp::from_nanos(self.word(LATEST))
-    }
-
-    /// Makes the latest time no earlier than this.
-    pub(super) fn saw(&self, now: Timestamp) {
-        self.words[LATEST].fetch_max(now.as_nanos(), Ordering::Relaxed); // a lone value
+    pub(super) fn latest_word(&self) -> &AtomicU64 {
+        &self.words[LATEST]
     }
 
     /// Where the last table ends.
