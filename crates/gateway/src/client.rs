@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub(crate) use arriving::{Arriving, BodyError};
 pub(crate) use framing::odd_framing;
-pub(crate) use io::ClientIo;
+pub(crate) use io::{ClientIo, Spoken};
 pub(crate) use spec::ClientSpec;
 pub(crate) use taking::{OpenCalls, Taking};
 

@@ -10,6 +10,7 @@ mod state;
 mod tasks;
 
 mod banner;
+mod connection;
 mod lanes;
 mod live;
 mod log;

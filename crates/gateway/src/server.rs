@@ -6,33 +6,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use http::{Request, Version};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::banner::Banner;
 use crate::cli::Origin;
-use crate::client::{ClientIo, OpenCalls, Taking};
 use crate::config::Config;
+use crate::connection::Connections;
 use crate::lanes::Lanes;
 use crate::live::Live;
-use crate::tasks::Tasks;
 use crate::{admin, reload};
-
-/// The most bytes of a request's head.
-const MAX_HEAD: usize = 64 << 10;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-
-/// The most streams of one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
 
 /// Runs the gateway until it is told to stop.
 pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerError> {
@@ -64,32 +53,26 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
 
     tokio::spawn(keep_reservations(live.clone()));
     let tasks = live.tasks();
-    let mut server = Builder::new(tasks.clone());
-    let mut http1 = server.http1();
-    http1.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
-    let mut http2 = server.http2();
-    http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    // Who is no longer there is found by pings; who is there, and takes nothing of an answer, by `Taking`.
-    http2.keep_alive_interval(patience.take).keep_alive_timeout(patience.head);
-    let connections = GracefulShutdown::new();
+    let (is_running, running) = watch::channel(());
+    let connections = Arc::new(Connections::new(&live, patience, running));
+    let open = GracefulShutdown::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     // Without it, small writes of a stream would wait for each other.
                     let _ = stream.set_nodelay(true);
-                    let (Some((lane, place)), Ok(stream)) = (lanes.fewest(), stream.into_std()) else {
-                        continue;
-                    };
-                    let (server, connections) = (server.clone(), connections.watcher());
-                    let live = live.clone();
-                    tasks.spawn_on(lane, async move {
-                        // It belongs to the runtime that first sees it.
-                        let Ok(stream) = TcpStream::from_std(stream) else { return };
-                        let stream = ClientIo::new(stream, patience);
-                        serve(&server, connections, &live, (stream, peer), patience.take).await;
-                        drop(place);
-                    });
+                    let Some((lane, place)) = lanes.fewest() else { continue };
+                    match adopted(stream, lane) {
+                        Ok(stream) => {
+                            let serving = connections.clone().serve((stream, peer), open.watcher());
+                            tasks.spawn_on(lane, async move {
+                                serving.await;
+                                drop(place);
+                            });
+                        }
+                        Err(error) => tracing::warn!(%peer, "cannot take a connection: {error}"),
+                    }
                 }
                 Err(error) => pause_after(&error).await,
             },
@@ -98,10 +81,14 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), ServerErro
     }
     drop(listener);
     live.drain();
-    let (open, drain) = (connections.count(), live.gateway().operation().drain);
-    tracing::info!("stopping; {open} connections have {} s to end their requests", drain.as_secs());
+    drop(is_running);
+    let (count, drain) = (open.count(), live.gateway().operation().drain);
+    tracing::info!(
+        "stopping; {count} connections have {} s to end their requests",
+        drain.as_secs()
+    );
     tokio::select! {
-        () = connections.shutdown() => {}
+        () = open.shutdown() => {}
         () = tokio::time::sleep(drain) => tracing::warn!("some requests did not end in time"),
         () = stop.told() => tracing::warn!("told again, so requests are cut off"),
     }
@@ -128,39 +115,11 @@ fn allow_many_connections() {
     }
 }
 
-/// What a connection does, until it ends.
-fn serve(
-    server: &Builder<Tasks>,
-    connections: Watcher,
-    live: &Arc<Live>,
-    (stream, peer): (ClientIo<TcpStream>, SocketAddr),
-    patience: Duration,
-) -> impl Future<Output = ()> + Send + use<> {
-    let (live, calls) = (live.clone(), Arc::new(OpenCalls::default()));
-    let calls_begun = calls.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let gateway = live.gateway();
-        // Over HTTP/1.1, `ClientIo` finds who takes nothing.
-        let call = (request.version() == Version::HTTP_2).then(|| calls_begun.begin());
-        async move {
-            let response = gateway.handle(request, peer).await;
-            Ok::<_, std::convert::Infallible>(match call {
-                None => response,
-                Some(call) => response.map(|body| Body::new(Taking::new(body, patience, call))),
-            })
-        }
-    });
-    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = connections.watch(connection);
-    async move {
-        tokio::select! {
-            biased;
-            ended = connection => if let Err(error) = ended {
-                tracing::debug!(%peer, "connection ended: {error}");
-            },
-            () = calls.useless() => tracing::debug!(%peer, "closed: nothing of it was taken"),
-        }
-    }
+/// A connection on the runtime that serves it from now on.
+fn adopted(stream: TcpStream, lane: &Handle) -> io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    let _within = lane.enter();
+    TcpStream::from_std(stream)
 }
 
 /// Renews, each second, what is reserved here, and gives back what was by gateways that have died; and takes

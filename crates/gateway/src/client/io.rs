@@ -5,44 +5,41 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::Patience;
 
-/// A client's connection. It fails when its first bytes do not tell in time which HTTP it speaks (hyper's own
-/// limit begins after them), and when it does not take what is written to it.
+/// A client's connection. It fails when its first bytes do not [tell](Self::hear) in time which HTTP it speaks
+/// (hyper's own limit begins after them), and when it does not take what is written to it.
 pub(crate) struct ClientIo<S> {
     inner: S,
     patience: Patience,
-    /// How much of [`PREFACE`] has been read; `None` once it is told which HTTP it is.
-    preface: Option<usize>,
-    reading: Timer,
+    first: First,
     writing: Timer,
 }
 
+/// What was read to tell which HTTP it is, and is to be read once more.
+#[derive(Default)]
+struct First {
+    bytes: [u8; PREFACE.len()],
+    read_again: usize,
+    len: usize,
+}
+
+/// Which HTTP a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+}
+
 /// What HTTP/2 begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<S> ClientIo<S> {
     pub(crate) fn new(inner: S, patience: Patience) -> Self {
-        Self {
-            inner,
-            patience,
-            preface: Some(0),
-            reading: Timer::default(),
-            writing: Timer::default(),
-        }
-    }
-
-    /// Looks at what has been read, until it is told which HTTP it is.
-    fn look_at(&mut self, bytes: &[u8]) {
-        let Some(known) = self.preface else { return };
-        let wanted = &PREFACE[known..];
-        let length = bytes.len().min(wanted.len());
-        let is_open =
-            !bytes.is_empty() && bytes[..length] == wanted[..length] && length < wanted.len();
-        self.preface = is_open.then_some(known + length);
+        Self { inner, patience, first: First::default(), writing: Timer::default() }
     }
 
     /// What came of writing: an error, when nothing was taken for too long.
@@ -57,6 +54,26 @@ impl<S> ClientIo<S> {
         }
         ready!(self.writing.poll(self.patience.take, context));
         Poll::Ready(Err(too_slow()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> ClientIo<S> {
+    /// Waits until it is told which HTTP it is. HTTP/1.1 it is also when nothing more comes.
+    pub(crate) async fn hear(&mut self) -> io::Result<Spoken> {
+        let telling = async {
+            let first = &mut self.first;
+            loop {
+                let length = self.inner.read(&mut first.bytes[first.len..]).await?;
+                first.len += length;
+                if length == 0 || first.bytes[..first.len] != PREFACE[..first.len] {
+                    return Ok(Spoken::Http1);
+                }
+                if first.len == PREFACE.len() {
+                    return Ok(Spoken::Http2);
+                }
+            }
+        };
+        tokio::time::timeout(self.patience.head, telling).await.map_err(|_| too_slow())?
     }
 }
 
@@ -92,18 +109,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let first = &mut self.first;
+        let rest = &first.bytes[first.read_again..first.len];
+        if rest.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(context, buffer);
+        }
+        let length = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..length]);
+        first.read_again += length;
+        // With what follows, so that whoever reads needs no more room for the two.
         match Pin::new(&mut self.inner).poll_read(context, buffer) {
-            Poll::Ready(read) => {
-                self.look_at(&buffer.filled()[before..]);
-                Poll::Ready(read)
-            }
-            Poll::Pending if self.preface.is_some() => {
-                let head = self.patience.head;
-                ready!(self.reading.poll(head, context));
-                Poll::Ready(Err(too_slow()))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 }
@@ -142,7 +159,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
@@ -159,20 +176,50 @@ mod tests {
             let mut server = ClientIo::new(server, PATIENCE);
             let start = Instant::now();
             client.write_all(bytes.as_bytes()).await.unwrap();
-            let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
+            let error = server.hear().await.unwrap_err();
             assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, PATIENCE.head));
         }
-        for bytes in ["G", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI * HTTP/1"] {
-            let (mut client, server) = duplex(64);
-            let mut server = ClientIo::new(server, PATIENCE);
-            client.write_all(bytes.as_bytes()).await.unwrap();
-            let reading = async { server.read_to_end(&mut Vec::new()).await };
-            let hour = Duration::from_secs(3_600);
-            assert!(
-                tokio::time::timeout(hour, reading).await.is_err(),
-                "hyper's own limit is for it"
-            );
+    }
+
+    #[tokio::test]
+    async fn all_that_was_sent_is_read_whatever_it_is() {
+        let http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nframes";
+        let long = format!("POST / HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(100));
+        let cases = [
+            (http2, Spoken::Http2),
+            ("G", Spoken::Http1),
+            ("PRI * HTTP/1", Spoken::Http1),
+            (&*long, Spoken::Http1),
+            ("", Spoken::Http1),
+        ];
+        for (bytes, spoken) in cases {
+            for at_once in [1, 5, 1_000] {
+                let (mut client, server) = duplex(at_once);
+                let mut server = ClientIo::new(server, PATIENCE);
+                let sending = async {
+                    client.write_all(bytes.as_bytes()).await.unwrap();
+                    drop(client);
+                };
+                let reading = async {
+                    assert_eq!(server.hear().await.unwrap(), spoken, "{bytes}");
+                    let mut read = Vec::new();
+                    server.read_to_end(&mut read).await.unwrap();
+                    read
+                };
+                let ((), read) = tokio::join!(sending, reading);
+                assert_eq!(read, bytes.as_bytes());
+            }
         }
+    }
+
+    /// So that hyper's buffer for a request need not grow for its first bytes.
+    #[tokio::test]
+    async fn the_first_bytes_come_with_those_that_follow() {
+        let (mut client, server) = duplex(1_000);
+        let mut server = ClientIo::new(server, PATIENCE);
+        client.write_all(&[b'G'; 300]).await.unwrap();
+        server.hear().await.unwrap();
+        assert_eq!(server.read(&mut [0; 1_000]).await.unwrap(), 300);
     }
 
     #[tokio::test(start_paused = true)]
