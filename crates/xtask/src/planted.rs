@@ -4,7 +4,7 @@
 mod graft;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -99,9 +99,14 @@ const BUILD: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
 ];
 
-/// How long a suite may take, several times what the longest does. A bug that makes threads wait for ever is
-/// caught by this.
-const TOO_LONG: Duration = Duration::from_secs(900);
+/// How long a suite may take that was not seen to pass yet.
+const TOO_LONG: Duration = Duration::from_secs(1_800);
+
+/// How long one may take with a bug, which was seen to pass without in so long. A bug that makes threads wait for
+/// ever, or go round for ever, is caught by this.
+fn too_long(sound: Duration) -> Duration {
+    Duration::from_secs(60) + 5 * sound
+}
 
 fn bugs() -> Result<Vec<Bug>, Failure> {
     let text = read(&root().join(BUGS))?;
@@ -190,8 +195,8 @@ impl Bug {
 struct Copy {
     folder: PathBuf,
     start: Instant,
-    /// The suites that were seen to pass without a bug.
-    sound: RefCell<BTreeSet<&'static str>>,
+    /// The suites that were seen to pass without a bug, and how long that took.
+    sound: RefCell<BTreeMap<&'static str, Duration>>,
     /// Whether one was seen to fail without a bug, so that nothing can be told.
     is_unsound: Cell<bool>,
 }
@@ -263,22 +268,31 @@ impl Copy {
     /// As [`fails`](Self::fails), once the suite was seen to pass without a bug.
     fn caught_by(&self, suite: &Suite, number: usize) -> Result<Option<String>, Failure> {
         let name = suite.name;
-        if number > 0 && self.sound.borrow_mut().insert(name) {
-            self.is_unsound.set(true);
-            if let Some(test) = self.fails(suite, 0)? {
-                return Err(Failure::new(format!(
-                    "{name}: {test} with no bug planted; mend that first"
-                )));
-            }
-            self.is_unsound.set(false);
-            println!("        {:>5} s  {name} pass without a bug", self.start.elapsed().as_secs());
+        let known = self.sound.borrow().get(name).copied();
+        if number == 0 || known.is_some() {
+            return Ok(self.fails(suite, number, known.map_or(TOO_LONG, too_long))?.0);
         }
-        self.fails(suite, number)
+        self.is_unsound.set(true);
+        let (failed, sound) = self.fails(suite, 0, TOO_LONG)?;
+        if let Some(test) = failed {
+            return Err(Failure::new(format!(
+                "{name}: {test} with no bug planted; mend that first"
+            )));
+        }
+        self.is_unsound.set(false);
+        self.sound.borrow_mut().insert(name, sound);
+        println!("        {:>5} s  {name} pass without a bug", self.start.elapsed().as_secs());
+        Ok(self.fails(suite, number, too_long(sound))?.0)
     }
 
-    /// The test that fails with this bug, or what else went wrong. A suite that cannot be built has
-    /// caught nothing.
-    fn fails(&self, suite: &Suite, number: usize) -> Result<Option<String>, Failure> {
+    /// The test that fails with this bug, or what else went wrong, and how long that took. A suite that cannot be
+    /// built has caught nothing.
+    fn fails(
+        &self,
+        suite: &Suite,
+        number: usize,
+        too_long: Duration,
+    ) -> Result<(Option<String>, Duration), Failure> {
         let flags = suite.flags.rsplit(' ').next().filter(|flags| !flags.is_empty());
         let target =
             self.folder.join("target").join(flags.unwrap_or("plain")).display().to_string();
@@ -297,14 +311,15 @@ impl Copy {
             let reason = String::from_utf8_lossy(&built.stderr);
             return Err(Failure::new(format!("a planted bug does not build:\n{reason}")));
         }
-        first_failure(cargo(""))
+        let start = Instant::now();
+        Ok((first_failure(cargo(""), too_long)?, start.elapsed()))
     }
 }
 
 /// Runs tests up to the first that fails. What the others would say does not matter then. Tests that end
 /// without naming one that failed have caught nothing, unless they crashed: a signal that nobody sent is
 /// a catch, and anything else is told as an error, with what was said.
-fn first_failure(mut tests: Command) -> Result<Option<String>, Failure> {
+fn first_failure(mut tests: Command, too_long: Duration) -> Result<Option<String>, Failure> {
     let cannot = |error| Failure::new(format!("cargo cannot be run: {error}"));
     let mut child = tests
         .stdout(Stdio::piped())
@@ -319,7 +334,7 @@ fn first_failure(mut tests: Command) -> Result<Option<String>, Failure> {
     let watch = {
         let (kill, is_late) = (kill.clone(), is_late.clone());
         std::thread::spawn(move || {
-            if waits.recv_timeout(TOO_LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if waits.recv_timeout(too_long) == Err(mpsc::RecvTimeoutError::Timeout) {
                 is_late.store(true, Ordering::Relaxed); // read after the join
                 let _ = command(&kill).status();
             }
@@ -377,7 +392,7 @@ mod tests {
     fn run(script: &str) -> Result<Option<String>, Failure> {
         let mut shell = Command::new("sh");
         shell.args(["-c", script]);
-        first_failure(shell)
+        first_failure(shell, TOO_LONG)
     }
 
     /// So that whoever changes the code brings the bug along, and a bug is not found gone when it counts.
