@@ -4,7 +4,7 @@
 //! each rate stands the time that the server itself takes for a call, by its own count, which other programs
 //! on the machine disturb less.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Drop for RedisServer {
 #[derive(Clone, Copy)]
 struct Measured {
     per_s: f64,
-    /// In the server, for a script.
+    /// In the server, for a call, by its own count of what scripts take.
     server_us: f64,
 }
 
@@ -145,12 +145,14 @@ impl Bench {
             callers.join_next().await;
         }
         while callers.join_next().await.is_some() {}
-        let per_s = done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+        let done = done.load(Ordering::Relaxed) as f64;
+        let per_s = done / start.elapsed().as_secs_f64();
         let stats = self.ask("INFO commandstats").await;
         let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:"));
-        let server_us = line.and_then(|line| line.split("usec_per_call=").nth(1));
-        let server_us = server_us.and_then(|text| text.split(',').next()?.parse().ok());
-        Measured { per_s, server_us: server_us.unwrap_or(0.0) }
+        let server_us = line.and_then(|line| line.split("usec=").nth(1));
+        let server_us: Option<f64> =
+            server_us.and_then(|text| text.split(',').next()?.parse().ok());
+        Measured { per_s, server_us: server_us.map_or(0.0, |all| all / done) }
     }
 
     async fn ask(&self, line: &str) -> String {
@@ -177,8 +179,12 @@ async fn compare(redis: &RedisServer, time: Duration) {
     let config = ServerConfig::single(&redis.url).with_timeout(Duration::from_secs(10));
     let server = Arc::new(Server::new(&config).expect("a server"));
     let mut rounds: [Vec<Measured>; 7] = Default::default();
+    // Of use to somebody who waits for it.
+    let is_watched = std::io::stderr().is_terminal();
     for round in 1..=ROUNDS {
-        eprint!("\rround {round} of {ROUNDS}");
+        if is_watched {
+            eprint!("\rround {round} of {ROUNDS}");
+        }
         rounds[0].push(plain(&bench, &gcra, 1).await);
         rounds[1].push(plain(&bench, &tuned, 1).await);
         rounds[2].push(layers(&bench, &server, 1).await);
@@ -187,7 +193,9 @@ async fn compare(redis: &RedisServer, time: Duration) {
         rounds[5].push(layers(&bench, &server, 3).await);
         rounds[6].push(leased(&server, time).await);
     }
-    eprintln!();
+    if is_watched {
+        eprintln!();
+    }
     let [one, tuned_one, layer, three, tuned_three, layers, leased] = rounds.map(median);
     println!(
         "{:46} {:>10} {:>12} {:>9} {:>9}",

@@ -3,7 +3,8 @@
 //! ```text
 //! a call to an API -> Policy (of `tidegate`): RedisEngine -> RemoteLimiter: leases, what happens without
 //!                                                        the server
-//! layers of a call -> Server: one script, one round trip -> Answer: a Decision for each layer
+//! layers of a call -> Server: one script, one round trip, with calls of the same time
+//!                       -> Answer: a Decision for each layer
 //!                       Spec: a limit in numbers that scripts count in
 //!                       Link: one multiplexed connection, or one to each node of a cluster;
 //!                       Breaker: whether to use it

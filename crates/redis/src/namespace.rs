@@ -166,6 +166,11 @@ impl RemoteLimit {
         format!("{}:hold:{}", self.tag, URL_SAFE_NO_PAD.encode(id.to_be_bytes()))
     }
 
+    /// The namespace's tag.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
     pub(crate) fn shares_slot_with(&self, other: &Self) -> bool {
         self.tag == other.tag
     }

@@ -58,6 +58,11 @@ impl Algorithms {
         NAMES.into_iter().enumerate().filter(move |(index, _)| known >> index & 1 == 1)
     }
 
+    /// Which algorithm each layer has, while they are few; else 0.
+    pub(crate) const fn sequence(self) -> usize {
+        self.sequence
+    }
+
     /// The algorithm of each layer, as an index to [`NAMES`], while they are few.
     fn of_layers(self) -> Vec<usize> {
         let digit = |place: usize| self.sequence / BASE.pow(place as u32) % BASE - 1;
@@ -153,6 +158,14 @@ impl Operation {
             && algorithms.sequence > 0
             && algorithms.known & !WHOLE == 0
             && !algorithms.is_special
+    }
+
+    /// The script for several calls of such layers at once, where that is a [compact](Self::is_compact) one.
+    pub(crate) fn script_of_batch(algorithms: Algorithms) -> &'static Source {
+        static SCRIPTS: [OnceLock<Source>; BASE.pow(MOST_WRITTEN_OUT as u32)] =
+            [const { OnceLock::new() }; BASE.pow(MOST_WRITTEN_OUT as u32)];
+        SCRIPTS[algorithms.sequence]
+            .get_or_init(|| Source::new(&compact::text_of_batch(&algorithms.of_layers())))
     }
 
     /// The same, with the time as its last argument, and states that stay longer.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use servers::RedisServer;
 use tidegate::{Cause, Clock, Cost, Retry, SystemClock, Timestamp};
-use tidegate_redis::{Layer, Namespace, RemoteLimit, Server, ServerConfig, ServerError};
+use tidegate_redis::{Answer, Layer, Namespace, RemoteLimit, Server, ServerConfig, ServerError};
 
 fn limit(name: &str, text: &str) -> RemoteLimit {
     RemoteLimit::new(&Namespace::new("test").unwrap(), name, text.parse().unwrap()).unwrap()
@@ -191,6 +191,86 @@ async fn a_node_whose_clock_is_wrong_decides_as_all_others() {
         let turned = u64::from(skew_s.unsigned_abs() == days as u64);
         assert_eq!(server.tally().windows_turned(), turned, "another month");
     }
+}
+
+/// What a call by each of 64 tasks at once is told, in the order of the tasks.
+async fn all_at_once(server: &Arc<Server>, limits: &Arc<[RemoteLimit]>) -> Vec<Answer> {
+    let calls = (0..64).map(|place| {
+        let (server, limits) = (server.clone(), limits.clone());
+        tokio::spawn(async move {
+            let own = format!("caller {}", place / 4);
+            let call = [
+                Layer::new(&limits[0], limits[0].key("everybody"), Cost::ONE),
+                Layer::new(&limits[1], limits[1].key(&own), Cost::ONE),
+            ];
+            server.decide(&call).await.unwrap()
+        })
+    });
+    let mut answers = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn calls_that_go_together_are_decided_one_after_the_other() {
+    let redis = RedisServer::start();
+    for (all, own) in [
+        ("token-bucket, 1 per day, burst 50", "fixed-window, 3 per month, zone Europe/Berlin"),
+        ("fixed-window, 50 per month, zone Europe/Berlin", "token-bucket, 1 per day, burst 3"),
+    ] {
+        let _: () = redis.ask("FLUSHALL").unwrap();
+        let limits: Arc<[RemoteLimit]> = [limit("all", all), limit("own", own)].into();
+        // It is wrong about the month, and learns that with the first calls.
+        let server = Arc::new(connect(&redis.url()).with_clock(Skewed(40 * 86_400)));
+        let answers = all_at_once(&server, &limits).await;
+        let round_trips = server.tally().round_trips();
+        assert!(round_trips < 32, "{round_trips} round trips for 64 calls");
+        assert!(server.tally().windows_turned() > 0);
+        // 16 callers with 3 each, of 4.
+        let allowed: Vec<_> = answers.iter().filter(|answer| answer.is_allow()).collect();
+        let mut left: Vec<_> =
+            allowed.iter().map(|answer| answer.decisions()[0].remaining()).collect();
+        left.sort_unstable();
+        assert_eq!(left, (2..50).collect::<Vec<_>>(), "each is told what it has left");
+        for denied in answers.iter().filter(|answer| !answer.is_allow()) {
+            assert_eq!(denied.denial().unwrap().0, 1, "by its own layer");
+        }
+        // Of the first layer two are left still: who was denied by the second has taken none of it.
+        let more = all_at_once(&server, &limits).await;
+        assert_eq!(more.iter().filter(|answer| answer.is_allow()).count(), 0);
+        assert!(more.iter().all(|answer| answer.decisions()[0].remaining() == 2));
+    }
+}
+
+#[tokio::test]
+async fn calls_of_several_kinds_and_namespaces_go_apart() {
+    let redis = RedisServer::start();
+    let server = Arc::new(connect(&redis.url()));
+    let limit = |space: &str, text: &str| {
+        let space = Namespace::new(space).unwrap();
+        Arc::new(RemoteLimit::new(&space, "one", text.parse().unwrap()).unwrap())
+    };
+    let limits = [
+        limit("red", "token-bucket, 1 per day, burst 9"),
+        limit("blue", "token-bucket, 1 per day, burst 8"),
+        limit("red", "fixed-window, 7 per month"),
+        limit("red", "sliding-window-counter, 6 per day, epochs 6"),
+        limit("red", "sliding-window-log, 5 per day"),
+    ];
+    let calls = (0..100).map(|place| {
+        let (server, limit) = (server.clone(), limits[place % 5].clone());
+        tokio::spawn(async move {
+            let layer = Layer::new(&limit, limit.key("alice"), Cost::ONE);
+            server.decide(&[layer]).await.unwrap().is_allow()
+        })
+    });
+    let mut allowed = [0; 5];
+    for (place, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        allowed[place % 5] += u64::from(call.await.unwrap());
+    }
+    assert_eq!(allowed, [9, 8, 7, 6, 5]);
 }
 
 #[tokio::test]

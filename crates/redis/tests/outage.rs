@@ -122,6 +122,37 @@ async fn what_was_reserved_for_a_call_that_did_not_wait_goes_back() {
 }
 
 #[tokio::test]
+async fn calls_that_go_together_are_given_up_in_time_too() {
+    let redis = RedisServer::start();
+    let breaker = BreakerRules { failures: u32::MAX, ..BreakerRules::default() };
+    let hasty = budget(&redis, |config| {
+        config.with_timeout(Duration::from_millis(200)).with_breaker(breaker)
+    });
+    let hasty = Arc::new(hasty);
+    let all_at_once = async || {
+        let call = |_| {
+            let hasty = hasty.clone();
+            tokio::spawn(async move {
+                let layer = Layer::new(&hasty.limit, hasty.limit.key("bob"), Cost::ONE);
+                hasty.server.decide(&[layer]).await
+            })
+        };
+        let mut answers = Vec::new();
+        for call in (0..40).map(call).collect::<Vec<_>>() {
+            answers.push(call.await.unwrap());
+        }
+        answers
+    };
+    // So that it is connected, and the scripts are known.
+    while all_at_once().await.iter().any(Result::is_err) {}
+    redis.signal(Signal::SIGSTOP);
+    let answers = all_at_once().await;
+    assert!(answers.iter().all(|answer| matches!(answer, Err(ServerError::Timeout))));
+    redis.signal(Signal::SIGCONT);
+    while all_at_once().await.iter().any(Result::is_err) {}
+}
+
+#[tokio::test]
 async fn what_was_used_is_charged_where_the_server_has_forgotten_the_reservation() {
     let redis = RedisServer::start();
     let budget = budget(&redis, |config| config.with_timeout(Duration::from_secs(10)));

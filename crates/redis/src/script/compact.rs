@@ -18,18 +18,45 @@ local now = time[1] * 1000000 + time[2]
 
 /// The script for layers of these algorithms. If it `reserves`, it leaves a hold.
 pub(super) fn text(layers: &[usize], reserves: bool) -> String {
-    let layers: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .map(|(at, kind)| Layer { at: at + 1, kind: NAMES[*kind] })
-        .collect();
+    PRELUDE.to_owned() + &decision(&layers_of(layers), reserves)
+}
+
+/// The script for several calls of such layers, one after the other, whose answers stand one after the other.
+/// What a script costs besides is shared by all of them.
+pub(super) fn text_of_batch(layers: &[usize]) -> String {
+    let layers = layers_of(layers);
+    let (count, size) = (layers.len(), layers.iter().map(Layer::size).sum::<usize>());
+    let decision = decision(&layers, false)
+        .replace("KEYS[", "KEYS[before + ")
+        .replace("ARGV[1])", "ARGV[1], from)");
+    // All answers are of one length.
+    let turned = format!("pack('<dd', -1, now) .. '{}'", "\\0".repeat(16 * count));
+    let decision = decision.replace(TURNED, &turned);
+    format!(
+        "{PRELUDE}local function decide(before, from)\n{decision}end\n\
+         local answers = {{}}\n\
+         for i = 1, #KEYS / {count} do answers[i] = decide((i - 1) * {count}, (i - 1) * {size} + 1) end\n\
+         return table.concat(answers)\n"
+    )
+}
+
+fn layers_of(kinds: &[usize]) -> Vec<Layer> {
+    let layers = kinds.iter().enumerate();
+    layers.map(|(at, kind)| Layer { at: at + 1, kind: NAMES[*kind] }).collect()
+}
+
+/// What is answered where a calendar's window is another than was said.
+const TURNED: &str = "pack('<dd', -1, now)";
+
+/// One call's decision, as a function's body.
+fn decision(layers: &[Layer], reserves: bool) -> String {
     let each = |line: fn(&Layer) -> String| layers.iter().map(line).collect::<String>();
     let list = |item: fn(&Layer) -> String| layers.iter().map(item).collect::<Vec<_>>().join(", ");
     let formats = each(|layer| layer.format().to_owned());
     let parameters = list(Layer::parameters);
-    let mut text = format!("{PRELUDE}local {parameters} = unpack('<{formats}', ARGV[1])\n");
+    let mut text = format!("local {parameters} = unpack('<{formats}', ARGV[1])\n");
     text.push_str(&each(Layer::place));
-    text.push_str(&match layers.as_slice() {
+    text.push_str(&match layers {
         [_] => "local state1 = call('GET', KEYS[1])\n".to_owned(),
         _ => {
             let keys = list(|layer| format!("KEYS[{}]", layer.at));
@@ -69,6 +96,11 @@ impl Layer {
         if self.is_bucket() { "xxxddddd" } else { "xxxdddddd" }
     }
 
+    /// How long its part is, in bytes.
+    fn size(&self) -> usize {
+        self.format().bytes().map(|kind| if kind == b'd' { 8 } else { 1 }).sum()
+    }
+
     fn parameters(&self) -> String {
         self.numbered(if self.is_bucket() {
             "units#, inc#, inc_part#, room#, room_part#"
@@ -82,16 +114,15 @@ impl Layer {
         if self.is_bucket() {
             return String::new();
         }
-        self.numbered(
-            "\
+        let text = "\
 if start# < 0 then
   local into = now % length#
   number#, finish# = (now - into) / length#, now - into + length#
 elseif now < start# or now >= finish# then
-  return pack('<dd', -1, now)
+  return TURNED
 end
-",
-        )
+";
+        self.numbered(&text.replace("TURNED", TURNED))
     }
 
     fn state_of_all(&self) -> String {

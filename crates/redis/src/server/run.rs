@@ -1,15 +1,17 @@
 //! Running a script on the server: by its hash, and by its text where the server does not know it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{Arg, Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, RedisResult, Value};
 use smallvec::SmallVec;
 use tidegate::Timestamp;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use super::batch::{Answered, Told};
 use super::late::Late;
 use super::{Server, ServerError};
 use crate::breaker::Permit;
@@ -34,14 +36,26 @@ pub(super) enum Reply {
     Values(Vec<Value>),
     /// Of a compact script: the two numbers, and two for each layer, 8 bytes each.
     Packed(Vec<u8>),
+    /// The same, in what was answered to a batch.
+    Part(Arc<Vec<u8>>, Range<usize>),
 }
 
 impl Reply {
-    fn read(value: Value) -> Option<Self> {
-        match value {
-            Value::Array(values) if values.len() >= 2 => Some(Self::Values(values)),
-            Value::BulkString(bytes) if bytes.len() >= 16 => Some(Self::Packed(bytes)),
+    fn read(told: Told) -> Option<Self> {
+        match told {
+            Told::Whole(Value::Array(values)) if values.len() >= 2 => Some(Self::Values(values)),
+            Told::Whole(Value::BulkString(bytes)) if bytes.len() >= 16 => Some(Self::Packed(bytes)),
+            Told::Part(bytes, part) if part.end <= bytes.len() => Some(Self::Part(bytes, part)),
             _ => None,
+        }
+    }
+
+    /// What a compact script answered.
+    fn packed(&self) -> &[u8] {
+        match self {
+            Self::Values(_) => &[],
+            Self::Packed(bytes) => bytes,
+            Self::Part(bytes, part) => &bytes[part.clone()],
         }
     }
 
@@ -51,8 +65,8 @@ impl Reply {
                 Some(Value::Int(number)) => *number,
                 _ => 0,
             },
-            Self::Packed(bytes) => {
-                let number = bytes.get(8 * index..8 * index + 8);
+            _ => {
+                let number = self.packed().get(8 * index..8 * index + 8);
                 let number = number.and_then(|bytes| bytes.try_into().ok());
                 number.map_or(0, |bytes| f64::from_le_bytes(bytes) as i64)
             }
@@ -79,7 +93,7 @@ impl Reply {
                 Some(Value::BulkString(bytes)) => Some(bytes),
                 _ => None,
             },
-            Self::Packed(bytes) => bytes.get(16 * (layer + 1)..16 * (layer + 2)),
+            _ => self.packed().get(16 * (layer + 1)..16 * (layer + 2)),
         }
     }
 
@@ -94,6 +108,11 @@ impl Reply {
             })
             .collect()
     }
+}
+
+/// What came of a call that went by itself.
+fn whole(answered: Result<RedisResult<Value>, Elapsed>) -> Answered {
+    answered.ok().map(|answer| answer.map(Told::Whole))
 }
 
 impl Server {
@@ -128,15 +147,44 @@ impl Server {
         let permit = self.permit()?;
         #[cfg(feature = "simulation")]
         if let Some(server) = &self.simulated {
-            self.tally.note(Count::round_trips);
+            self.wire.tally.note(Count::round_trips);
             let arguments: Vec<&[u8]> = sent.arguments.iter().map(Parameters::as_bytes).collect();
             let running = server.run(operation, &sent.keys, &arguments);
-            return self.judge(permit, timeout(self.timeout, running).await.map(Ok));
+            return self.judge(permit, whole(timeout(self.wire.timeout, running).await.map(Ok)));
         }
         let script = self.script(operation, algorithms);
         let command = self.command(script, sent, operation.is_compact(algorithms));
-        let sending = self.send_command(script, &command);
-        self.judge(permit, timeout(self.timeout, sending).await)
+        let sending = self.wire.send(script, &command);
+        self.judge(permit, whole(timeout(self.wire.timeout, sending).await))
+    }
+
+    /// As [`run`](Self::run), for a decision in a namespace, which goes with others that are under way if it can.
+    pub(super) async fn run_decide(
+        &self,
+        algorithms: Algorithms,
+        sent: &Sent<'_>,
+        tag: &str,
+    ) -> Result<Reply, ServerError> {
+        let (_under_way, has_company) = self.batches.begin();
+        if !has_company || !self.is_batched(algorithms) {
+            return self.run(Operation::Decide, algorithms, sent).await;
+        }
+        let permit = self.permit()?;
+        let answered = self.batches.send(&self.wire, algorithms, tag, sent).await;
+        self.judge(permit, answered)
+    }
+
+    /// Whether there is a script for several calls at once.
+    fn is_batched(&self, algorithms: Algorithms) -> bool {
+        #[cfg(feature = "fake-time")]
+        if self.fake_now.is_some() {
+            return false;
+        }
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return false;
+        }
+        Operation::Decide.is_compact(algorithms)
     }
 
     /// As [`run`](Self::run), for a reservation. If the answer does not come in time, it is waited for all the
@@ -154,14 +202,14 @@ impl Server {
         let permit = self.permit()?;
         let script = self.script(Operation::Reserve, algorithms);
         let command = self.command(script, sent, Operation::Reserve.is_compact(algorithms));
-        let server = self.clone();
-        let mut sending = Box::pin(async move { server.send_command(script, &command).await });
-        let answered = timeout(self.timeout, sending.as_mut()).await;
-        if answered.is_err() {
+        let wire = self.wire.clone();
+        let mut sending = Box::pin(async move { wire.send(script, &command).await });
+        let answered = whole(timeout(self.wire.timeout, sending.as_mut()).await);
+        if answered.is_none() {
             let late = late();
             tokio::spawn(async move {
                 if let Ok(Ok(value)) = timeout(LATEST, sending).await
-                    && let Some(reply) = Reply::read(value)
+                    && let Some(reply) = Reply::read(Told::Whole(value))
                 {
                     late.give_back(&reply).await;
                 }
@@ -174,70 +222,43 @@ impl Server {
     fn permit(&self) -> Result<Permit, ServerError> {
         let permit = self.breaker.permit(self.local_now(), self.roll());
         if permit == Permit::Refuse {
-            self.tally.note(Count::not_tried);
+            self.wire.tally.note(Count::not_tried);
             return Err(ServerError::GivenUp);
         }
         Ok(permit)
     }
 
     /// What came of asking.
-    fn judge(
-        &self,
-        permit: Permit,
-        answered: Result<RedisResult<Value>, Elapsed>,
-    ) -> Result<Reply, ServerError> {
+    fn judge(&self, permit: Permit, answered: Answered) -> Result<Reply, ServerError> {
         let error = match answered {
-            Ok(Ok(value)) => {
+            Some(Ok(value)) => {
                 let now = self.local_now();
                 self.breaker.succeeded(now);
                 let reply = Reply::read(value).ok_or(ServerError::Reply)?;
                 self.learn(&reply, now);
                 if reply.is_turned() {
-                    self.tally.note(Count::windows_turned);
+                    self.wire.tally.note(Count::windows_turned);
                 }
                 return Ok(reply);
             }
-            Ok(Err(error)) => {
-                self.tally.note(Count::failures);
+            Some(Err(error)) => {
+                self.wire.tally.note(Count::failures);
                 ServerError::Redis(error)
             }
-            Err(_) => {
-                self.tally.note(Count::timeouts);
+            None => {
+                self.wire.tally.note(Count::timeouts);
                 ServerError::Timeout
             }
         };
         if self.breaker.failed(permit, self.local_now(), self.roll()) {
-            self.tally.note(Count::breaker_opened);
+            self.wire.tally.note(Count::breaker_opened);
             tracing::warn!(%error, "the server is not asked for a while");
         }
         if self.breaker.is_open() {
             // It may be another machine by now.
-            self.link.reset();
+            self.wire.link.reset();
         }
         Err(error)
-    }
-
-    async fn send_command(&self, script: &Source, command: &Cmd) -> RedisResult<Value> {
-        self.tally.note(Count::round_trips);
-        match self.link.send(command).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                Box::pin(self.send_whole(script, command)).await
-            }
-            answered => answered,
-        }
-    }
-
-    /// The same, with the script's text.
-    async fn send_whole(&self, script: &Source, command: &Cmd) -> RedisResult<Value> {
-        self.tally.note(Count::scripts_loaded);
-        let mut whole = redis::cmd("EVAL");
-        whole.arg(&script.text);
-        for argument in command.args_iter().skip(2) {
-            if let Arg::Simple(argument) = argument {
-                whole.arg(argument);
-            }
-        }
-        self.link.send(&whole).await
     }
 
     fn script(&self, operation: Operation, algorithms: Algorithms) -> &'static Source {
