@@ -37,7 +37,9 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 ///
 /// The wall clock is read once for the process; from there on the processor's counter is, through
 /// `quanta`, which takes about 10 ns. A step of the wall clock (by hand, by NTP) does not reach the
-/// limits of a running process.
+/// limits of a running process. Nor does it correct the counter, which may gain or lose some seconds a day: in a
+/// process that runs for months, calendar windows begin off by that. A [`SharedFile`](crate::SharedFile)'s clock
+/// follows the wall clock.
 ///
 /// ```
 /// use tidegate::{Clock, SystemClock};
