@@ -29,6 +29,9 @@ const MOST_TRIES: usize = 8;
 /// A text longer than this is counted on a thread that no other call waits for.
 const MAX_COUNTED_HERE: usize = 64 << 10;
 
+/// A body longer than this is taken apart there, too.
+const MAX_PARSED_HERE: usize = 256 << 10;
+
 impl Gateway {
     /// An LLM call: its body says what to reserve, its answer what to settle.
     pub(super) async fn handle_llm(
@@ -44,7 +47,10 @@ impl Gateway {
         }
         let mut room = self.bodies.begin(caller.client(), self.llm.max_bodies as u64);
         let read = self.read_body(body, &mut room).await;
-        let parsed = read.and_then(|body| self.parse_request(api, model, &body));
+        let parsed = match read {
+            Ok(body) => self.parse_request(api, model, body).await,
+            Err(unfit) => Err(unfit),
+        };
         let request = match parsed {
             Ok(request) => request,
             // It is no fault of the call's, so it does not count.
@@ -187,20 +193,31 @@ impl Gateway {
         })
     }
 
-    fn parse_request(
+    async fn parse_request(
         &self,
         api: Api,
         model: Option<String>,
-        body: &Bytes,
+        body: Bytes,
     ) -> Result<LlmRequest, Unfit> {
         let bad = |message: String| Err(Unfit::Bad(StatusCode::BAD_REQUEST, message));
-        match LlmRequest::parse(api, model, body, &self.llm) {
-            Err(error) => bad(error.to_string()),
+        let parsed = if body.len() > MAX_PARSED_HERE {
+            let settings = self.llm.clone();
+            let parsing = move || LlmRequest::parse(api, model, &body, &settings);
+            tokio::task::spawn_blocking(parsing).await
+        } else {
+            Ok(LlmRequest::parse(api, model, &body, &self.llm))
+        };
+        match parsed {
+            Err(failed) => {
+                tracing::error!("a body could not be taken apart: {failed}");
+                bad("The body could not be read.".to_owned())
+            }
+            Ok(Err(error)) => bad(error.to_string()),
             // They would be asked about the first, and the call could be another's.
-            Ok(request) if self.looks_at_model && request.models().len() > 1 => {
+            Ok(Ok(request)) if self.looks_at_model && request.models().len() > 1 => {
                 bad("Rules here depend on the model, so a request may name only one.".to_owned())
             }
-            Ok(request) => Ok(request),
+            Ok(Ok(request)) => Ok(request),
         }
     }
 }
