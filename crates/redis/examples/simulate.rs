@@ -5,6 +5,7 @@
 //! tokio's paused clock, so a run with one seed is the same each time.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         "{} nodes, {KEYS} keys, {} calls/s, each key {LIMIT} per second; a tenth of the nodes dies after {} s; seed {}\n",
         options.nodes,
         options.per_s,
-        DEATH_MS / 1_000,
+        DEATH_MS as f64 / 1e3,
         options.seed
     );
     println!(
@@ -97,7 +98,7 @@ fn main() -> ExitCode {
          asked for; 1 is all alike."
     );
     match &options.plot {
-        Some(file) => match draw(&runs, file) {
+        Some(file) => match draw(&runs, options.nodes, file) {
             Ok(()) => println!("\ndrawn in {}", file.display()),
             Err(error) => {
                 eprintln!("error: cannot draw {}: {error}", file.display());
@@ -375,15 +376,19 @@ async fn run(options: &Options, exponent: f64, lease_ms: u64, start: Instant) ->
     }));
     let (mut stranded, mut by_the_dead) = (Vec::new(), 0.0);
     let per_ms = options.per_s / 1_000;
+    // Of use to somebody who waits for it.
+    let is_watched = std::io::stderr().is_terminal();
     for ms in 0..END_MS {
         if ms % (END_MS / 40) == 0 {
             let seconds = start.elapsed().as_secs();
-            eprint!(
-                "\rZipf {exponent}, leases of {lease_ms} ms: {}%, {seconds} s ",
-                100 * ms / END_MS
-            );
+            let percent = 100 * ms / END_MS;
+            if is_watched {
+                eprint!("\rZipf {exponent}, leases of {lease_ms} ms: {percent}%, {seconds} s ");
+            }
             if seconds >= options.most_s {
-                eprintln!();
+                if is_watched {
+                    eprintln!();
+                }
                 return None;
             }
         }
@@ -423,8 +428,10 @@ async fn run(options: &Options, exponent: f64, lease_ms: u64, start: Instant) ->
         shares.map(|(asked, admitted)| *admitted as f64 / *asked as f64).collect();
     let total: f64 = shares.iter().sum();
     let squares: f64 = shares.iter().map(|share| share * share).sum();
-    // What is printed on stdout takes its line.
-    eprint!("\r{:60}\r", "");
+    if is_watched {
+        // What is printed on stdout takes its line.
+        eprint!("\r{:60}\r", "");
+    }
     Some(Run {
         zipf: exponent,
         lease_ms,
@@ -508,14 +515,21 @@ const COLORS: [RGBColor; 4] =
     [RGBColor(150, 150, 150), RGBColor(0, 110, 190), RGBColor(215, 120, 0), RGBColor(170, 60, 60)];
 
 /// Draws round trips by the keys' ranks, units that are stranded over time, and fairness.
-fn draw(runs: &[Run], file: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(
+    runs: &[Run],
+    nodes: usize,
+    file: &std::path::Path,
+) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::new(file, (1_200, 900)).into_drawing_area();
     root.fill(&WHITE)?;
     for (row, zipf) in root.split_evenly((2, 1)).iter().zip([1.0, 1.3]) {
         let of: Vec<&Run> = runs.iter().filter(|run| run.zipf == zipf).collect();
         let (left, right) = row.split_horizontally(600);
         let mut chart = ChartBuilder::on(&left)
-            .caption(format!("round trips per decision, Zipf {zipf}"), ("sans-serif", 18))
+            .caption(
+                format!("{nodes} nodes, round trips per decision, Zipf {zipf}"),
+                ("sans-serif", 18),
+            )
             .margin(12)
             .x_label_area_size(42)
             .y_label_area_size(52)
