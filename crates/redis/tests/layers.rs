@@ -245,6 +245,33 @@ async fn calls_that_go_together_are_decided_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_key_that_somebody_else_has_written_is_an_error_of_its_own_calls_only() {
+    let redis = RedisServer::start();
+    let server = Arc::new(connect(&redis.url()));
+    let limit = Arc::new(limit("one", "token-bucket, 1 per day, burst 1000"));
+    let _: () = redis.ask(&format!("SET {} nonsense", limit.key("0").as_str())).unwrap();
+    let rounds = async || {
+        let calls = (0..40).map(|place| {
+            let (server, limit) = (server.clone(), limit.clone());
+            tokio::spawn(async move {
+                let layer = Layer::new(&limit, limit.key(&place.to_string()), Cost::ONE);
+                server.decide(&[layer]).await.map(|answer| answer.is_allow()).ok()
+            })
+        });
+        let mut allowed = Vec::new();
+        for call in calls.collect::<Vec<_>>() {
+            allowed.push(call.await.unwrap());
+        }
+        allowed
+    };
+    let together = rounds().await;
+    assert!(together.iter().all(|allowed| *allowed != Some(false)));
+    let apart = rounds().await;
+    assert_eq!(apart[0], None);
+    assert!(apart[1..].iter().all(|allowed| *allowed == Some(true)), "{apart:?}");
+}
+
+#[tokio::test]
 async fn calls_of_several_kinds_and_namespaces_go_apart() {
     let redis = RedisServer::start();
     let server = Arc::new(connect(&redis.url()));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::RandomState;
 use papaya::Equivalent;
-use redis::{Cmd, ErrorKind, RedisResult, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -25,11 +25,15 @@ const MOST_CALLS: usize = 32;
 /// With fewer calls under way, each goes by itself, at once.
 const FEW: usize = 4;
 
+/// After a batch whose script failed, so many calls go by themselves: what was wrong with one of them, such as a
+/// key that somebody else has written, is no error of the others then.
+const CALLS_ALONE: usize = 10_000;
+
 /// Calls that are under way, and those that wait to be sent, by what decides on them together: their layers'
 /// algorithms, and their namespace, since keys of a script lie in one slot of a cluster.
 ///
 /// # Orderings
-/// `under_way` is a lone count: relaxed. For `waiting`, see [`Queue`].
+/// `under_way` and `alone` are lone counts: relaxed. For `waiting`, see [`Queue`].
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     under_way: AtomicUsize,
@@ -61,8 +65,10 @@ impl Equivalent<Alike> for AlikeRef<'_> {
 /// (acquire), so each one that it takes is there. Whoever counts up from 0 leads, and goes on until it has
 /// counted down to 0: there is one leader while any call waits, and no more.
 #[derive(Debug)]
-struct Queue {
+pub(super) struct Queue {
     algorithms: Algorithms,
+    /// So many calls go by themselves.
+    alone: AtomicUsize,
     calls: mpsc::UnboundedSender<Call>,
     /// For the leader alone.
     waiting_calls: Mutex<mpsc::UnboundedReceiver<Call>>,
@@ -106,19 +112,16 @@ impl Batches {
         (UnderWay(self), others >= FEW)
     }
 
-    /// Sends a call together with others.
-    pub(super) async fn send(
-        &self,
-        wire: &Arc<Wire>,
-        algorithms: Algorithms,
-        tag: &str,
-        sent: &Sent<'_>,
-    ) -> Answered {
-        let (answer, answered) = oneshot::channel();
+    /// Where a call goes together with others, if it should.
+    pub(super) fn company(&self, algorithms: Algorithms, tag: &str) -> Option<Arc<Queue>> {
         let queue = self.queue(algorithms, tag);
-        queue.push(Call::new(sent, answer), wire);
-        let ended = || Some(Err((ErrorKind::Io, "what sends calls has ended").into()));
-        answered.await.unwrap_or_else(|_| ended())
+        // Relaxed: a lone count. Whether one call more or less goes alone does not matter.
+        let alone = queue.alone.load(Ordering::Relaxed);
+        if alone > 0 {
+            queue.alone.store(alone - 1, Ordering::Relaxed);
+            return None;
+        }
+        Some(queue)
     }
 
     fn queue(&self, algorithms: Algorithms, tag: &str) -> Arc<Queue> {
@@ -137,7 +140,16 @@ impl Queue {
     fn new(algorithms: Algorithms) -> Self {
         let (calls, waiting_calls) = mpsc::unbounded_channel();
         let waiting_calls = Mutex::new(waiting_calls);
-        Self { algorithms, calls, waiting_calls, waiting: AtomicUsize::new(0) }
+        let (alone, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { algorithms, alone, calls, waiting_calls, waiting }
+    }
+
+    /// Sends a call together with others.
+    pub(super) async fn send(self: Arc<Self>, wire: &Arc<Wire>, sent: &Sent<'_>) -> Answered {
+        let (answer, answered) = oneshot::channel();
+        self.push(Call::new(sent, answer), wire);
+        let ended = || Some(Err((ErrorKind::Io, "what sends calls has ended").into()));
+        answered.await.unwrap_or_else(|_| ended())
     }
 
     fn push(self: Arc<Self>, call: Call, wire: &Arc<Wire>) {
@@ -151,6 +163,52 @@ impl Queue {
     fn take(&self, most: usize) -> Vec<Call> {
         let mut calls = self.waiting_calls.lock().unwrap_or_else(PoisonError::into_inner);
         (0..most).map_while(|_| calls.try_recv().ok()).collect()
+    }
+
+    /// Sends calls, and hands each its answer.
+    async fn send_batch(&self, wire: &Wire, mut calls: Vec<Call>) {
+        // Of who has gone away, nothing is charged.
+        calls.retain(|call| !call.answer.is_closed());
+        let Some(first) = calls.first() else { return };
+        let script = match calls.len() {
+            1 => Operation::Decide.script(self.algorithms),
+            _ => Operation::script_of_batch(self.algorithms),
+        };
+        let layers = first.ends.len();
+        let bytes: usize = calls.iter().map(|call| call.bytes.len()).sum();
+        let mut command = Cmd::with_capacity(4 + calls.len() * layers, 128 + bytes);
+        command.arg("EVALSHA").arg(&script.hash).arg(calls.len() * layers);
+        for key in calls.iter().flat_map(Call::keys) {
+            command.arg(key);
+        }
+        let parameters: Vec<&[u8]> = calls.iter().map(Call::parameters).collect();
+        command.arg(parameters.concat());
+        // One timer for all of them.
+        let answer = timeout(wire.timeout, wire.send(script, &command)).await.ok();
+        // Whoever does not wait any more is not told.
+        match answer {
+            Some(Ok(Value::BulkString(answers))) if calls.len() > 1 => {
+                let (answers, length) = (Arc::new(answers), 16 * (layers + 1));
+                for (place, call) in calls.into_iter().enumerate() {
+                    let part = place * length..(place + 1) * length;
+                    let _ = call.answer.send(Some(Ok(Told::Part(answers.clone(), part))));
+                }
+            }
+            answer => {
+                let is_refused = |error: &RedisError| {
+                    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+                };
+                if calls.len() > 1
+                    && answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(is_refused))
+                {
+                    self.alone.store(CALLS_ALONE, Ordering::Relaxed);
+                }
+                let answer = answer.map(|answer| answer.map(Told::Whole));
+                for call in calls {
+                    let _ = call.answer.send(answer.clone());
+                }
+            }
+        }
     }
 }
 
@@ -166,13 +224,13 @@ impl Leader {
             // All that can call now do.
             tokio::task::yield_now().await;
             let calls = self.queue.take(self.queue.waiting.load(Ordering::Acquire).min(MOST_CALLS));
-            let (count, algorithms) = (calls.len(), self.queue.algorithms);
+            let (count, queue) = (calls.len(), self.queue.clone());
             if self.queue.waiting.fetch_sub(count, Ordering::AcqRel) == count {
                 self.is_done = true;
-                return send(&wire, algorithms, calls).await;
+                return queue.send_batch(&wire, calls).await;
             }
             let wire = wire.clone();
-            tokio::spawn(async move { send(&wire, algorithms, calls).await });
+            tokio::spawn(async move { queue.send_batch(&wire, calls).await });
         }
     }
 }
@@ -209,44 +267,6 @@ impl Call {
 
     fn parameters(&self) -> &[u8] {
         &self.bytes[self.ends.last().copied().unwrap_or(0)..]
-    }
-}
-
-/// Sends calls, and hands each its answer.
-async fn send(wire: &Wire, algorithms: Algorithms, mut calls: Vec<Call>) {
-    // Of who has gone away, nothing is charged.
-    calls.retain(|call| !call.answer.is_closed());
-    let Some(first) = calls.first() else { return };
-    let script = match calls.len() {
-        1 => Operation::Decide.script(algorithms),
-        _ => Operation::script_of_batch(algorithms),
-    };
-    let layers = first.ends.len();
-    let bytes: usize = calls.iter().map(|call| call.bytes.len()).sum();
-    let mut command = Cmd::with_capacity(4 + calls.len() * layers, 128 + bytes);
-    command.arg("EVALSHA").arg(&script.hash).arg(calls.len() * layers);
-    for key in calls.iter().flat_map(Call::keys) {
-        command.arg(key);
-    }
-    let parameters: Vec<&[u8]> = calls.iter().map(Call::parameters).collect();
-    command.arg(parameters.concat());
-    // One timer for all of them.
-    let answer = timeout(wire.timeout, wire.send(script, &command)).await.ok();
-    // Whoever does not wait any more is not told.
-    match answer {
-        Some(Ok(Value::BulkString(answers))) if calls.len() > 1 => {
-            let (answers, length) = (Arc::new(answers), 16 * (layers + 1));
-            for (place, call) in calls.into_iter().enumerate() {
-                let part = place * length..(place + 1) * length;
-                let _ = call.answer.send(Some(Ok(Told::Part(answers.clone(), part))));
-            }
-        }
-        answer => {
-            let answer = answer.map(|answer| answer.map(Told::Whole));
-            for call in calls {
-                let _ = call.answer.send(answer.clone());
-            }
-        }
     }
 }
 

@@ -166,11 +166,13 @@ impl Server {
         tag: &str,
     ) -> Result<Reply, ServerError> {
         let (_under_way, has_company) = self.batches.begin();
-        if !has_company || !self.is_batched(algorithms) {
+        let is_batched = has_company && self.is_batched(algorithms);
+        let company = is_batched.then(|| self.batches.company(algorithms, tag)).flatten();
+        let Some(company) = company else {
             return self.run(Operation::Decide, algorithms, sent).await;
-        }
+        };
         let permit = self.permit()?;
-        let answered = self.batches.send(&self.wire, algorithms, tag, sent).await;
+        let answered = company.send(&self.wire, sent).await;
         self.judge(permit, answered)
     }
 
