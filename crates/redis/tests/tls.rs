@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use servers::{RedisServer, Sentinel, free_port, program};
+use servers::{RedisServer, Sentinel, free_port, program, wait_until};
 use tidegate::Cost;
 use tidegate::policy::{Call, DecidedBy};
 use tidegate_redis::{
@@ -54,6 +54,14 @@ impl Authority {
 
 /// A server with TLS for this name, and its port.
 fn start(authority: &Authority, name: &str) -> (RedisServer, u16, tempfile::TempDir) {
+    start_with(authority, name, &[])
+}
+
+fn start_with(
+    authority: &Authority,
+    name: &str,
+    more: &[&str],
+) -> (RedisServer, u16, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = authority.sign(name);
     let path = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
@@ -63,7 +71,7 @@ fn start(authority: &Authority, name: &str) -> (RedisServer, u16, tempfile::Temp
     let port = free_port();
     let (port_text, cert, key, ca) =
         (port.to_string(), path("cert.pem"), path("key.pem"), path("ca.pem"));
-    let redis = RedisServer::with(&[
+    let arguments = [
         "--save",
         "",
         "--tls-port",
@@ -76,7 +84,8 @@ fn start(authority: &Authority, name: &str) -> (RedisServer, u16, tempfile::Temp
         &ca,
         "--tls-auth-clients",
         "no",
-    ]);
+    ];
+    let redis = RedisServer::with(&[&arguments, more].concat());
     (redis, port, folder)
 }
 
@@ -107,6 +116,38 @@ async fn a_server_is_believed_if_the_authority_has_signed_it_for_its_name() {
     assert!(decides(port, Some("no certificate")).await.is_err());
     let (_redis, port, _files) = start(&authority, "redis.example");
     assert!(decides(port, Some(&authority.pem())).await.is_err(), "signed for another name");
+}
+
+#[tokio::test]
+async fn a_clusters_nodes_are_believed_as_one_server_is() {
+    if !server_has_tls() {
+        return;
+    }
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (node, port, _files) =
+        start_with(&authority, "127.0.0.1", &["--cluster-enabled", "yes", "--tls-cluster", "yes"]);
+    let slots: String = (0..16_384).map(|slot| format!(" {slot}")).collect();
+    let _: () = node.ask(&format!("CLUSTER ADDSLOTS{slots}")).unwrap();
+    wait_until("the node has all slots", || {
+        node.ask::<String>("CLUSTER INFO").unwrap_or_default().contains("cluster_state:ok")
+    });
+    let limit = "fixed-window, 5 per hour".parse().unwrap();
+    let limit = RemoteLimit::new(&Namespace::new("tls").unwrap(), "one", limit).unwrap();
+    let decides = async |signed_by: &Authority| {
+        let url = format!("rediss://127.0.0.1:{port}/?protocol=resp3");
+        let config = ServerConfig::cluster(&[&url]).with_timeout(Duration::from_secs(5));
+        let server = Server::new(&config.with_ca(signed_by.pem().as_bytes())).unwrap();
+        server.decide(&[Layer::new(&limit, limit.key("alice"), Cost::ONE)]).await
+    };
+    assert!(decides(&authority).await.unwrap().is_allow());
+    assert!(decides(&stranger).await.is_err(), "signed by another authority");
+}
+
+#[test]
+fn nodes_that_cannot_be_asked_alike_are_refused() {
+    let config = ServerConfig::cluster(&["rediss://127.0.0.1:1", "redis://127.0.0.1:2"]);
+    let error = Server::new(&config).unwrap_err();
+    assert!(error.to_string().contains("all speak TLS or none"), "{error}");
 }
 
 #[tokio::test]
