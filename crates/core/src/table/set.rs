@@ -298,6 +298,30 @@ mod tests {
         assert_eq!(table.peek(key, Cost::ZERO, now).remaining(), 4);
     }
 
+    /// Else two threads could take the slot from each other for ever.
+    #[test]
+    fn a_slot_that_is_being_claimed_is_no_room_for_another_key() {
+        let bucket = TokenBucket::new(Quota::per_second(5)).unwrap();
+        let (lines, tally) = ([Line::new()], Tally::new());
+        let table = Table::new(bucket, Borrowed::new(&lines, &[], &tally)).unwrap();
+        let now = Timestamp::from_secs(1);
+        let set = Set::of(&lines, Key::from_hash(9));
+        let first = set.seen().next().unwrap();
+        let claim = first.head.claimed(slot::fingerprint(Key::from_hash(8)), 0, false);
+        slot::swap(set.slot(first.index), first.head, claim).unwrap();
+        let Place::Free(place) = set.place(&bucket, now) else { panic!("others are unused") };
+        assert_ne!(place.index, first.index);
+        for hash in 1..SLOTS as u64 {
+            assert!(table.decide(Key::from_hash(hash), Cost::ONE, now).is_allow());
+        }
+        match set.place(&bucket, now) {
+            Place::Full { claim: Some(claim), .. } => assert_eq!(claim.index, first.index),
+            Place::Full { claim: None, .. } | Place::Free(_) | Place::There => {
+                panic!("the rest is live")
+            }
+        }
+    }
+
     /// What a table of counters in one line is made of.
     fn counters() -> (SlidingWindowCounter, [Line; 1], std::vec::Vec<AtomicU64>, Tally) {
         let counter = SlidingWindowCounter::new(Quota::per_second(2), 2).unwrap();
