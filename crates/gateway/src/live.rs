@@ -129,7 +129,11 @@ impl Live {
     /// Cuts off what is under way still, which settles it as if clients had gone; and waits until what calls
     /// have used is booked, where that takes a server, under former configurations too: before the process ends.
     pub(crate) async fn finish(&self) {
-        self.tasks.cut_off().await;
+        if !self.tasks.cut_off().await {
+            tracing::warn!(
+                "some calls could not be cut off; what they have reserved stays charged"
+            );
+        }
         let mut policies = std::mem::take(&mut self.lock().retired);
         policies.push(self.gateway().policy().clone());
         for policy in policies {

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+/// How long it may take to drop all tasks. None of them waits for anything when it is dropped.
+const LONGEST_CUT: Duration = Duration::from_secs(5);
 
 /// The tasks of connections, of the streams within them, and of what is read on when a client has gone.
 ///
@@ -29,30 +33,41 @@ impl Tasks {
     }
 
     /// The same on a runtime.
-    pub(crate) fn spawn_on(
-        &self,
-        runtime: &Handle,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let mut running = self.lock();
-        if running.is_cut_off {
-            // Not with it in the lock: what it does when it is dropped is not known here.
-            drop(running);
-            drop(task);
-        } else {
-            while running.tasks.try_join_next().is_some() {}
-            running.tasks.spawn_on(task, runtime);
+    pub(crate) fn spawn_on<F>(&self, runtime: &Handle, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // A runtime that ends drops at once what is spawned on it, and what a task does when it is dropped is not
+        // known here: it may come back to this lock. So the task itself is handed over, or dropped, after it.
+        let (hand_over, handed) = oneshot::channel::<F>();
+        {
+            let mut running = self.lock();
+            if !running.is_cut_off {
+                while running.tasks.try_join_next().is_some() {}
+                let shell = async move {
+                    if let Ok(task) = handed.await {
+                        task.await;
+                    }
+                };
+                running.tasks.spawn_on(shell, runtime);
+            }
         }
+        drop(hand_over.send(task));
     }
 
-    /// Drops what has not ended and what comes from now on, and comes back when that is done.
-    pub(crate) async fn cut_off(&self) {
+    /// Drops what has not ended and what comes from now on, and comes back when that is done; or, with false,
+    /// when that takes too long, since one of them blocks its thread.
+    pub(crate) async fn cut_off(&self) -> bool {
+        self.cut_off_within(LONGEST_CUT).await
+    }
+
+    async fn cut_off_within(&self, longest: Duration) -> bool {
         let mut tasks = {
             let mut running = self.lock();
             running.is_cut_off = true;
             std::mem::take(&mut running.tasks)
         };
-        tasks.shutdown().await;
+        tokio::time::timeout(longest, tasks.shutdown()).await.is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
@@ -125,11 +140,49 @@ mod tests {
             });
         }
         tokio::task::yield_now().await;
-        tasks.cut_off().await;
+        assert!(tasks.cut_off().await);
         assert_eq!(dropped.load(Ordering::Relaxed), 6);
         let late = Guard(dropped.clone());
         tasks.spawn(async move { drop(late) });
         assert_eq!(dropped.load(Ordering::Relaxed), 7, "nothing begins any more");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_task_that_blocks_its_thread_keeps_nobody_waiting_for_ever() {
+        let tasks = Tasks::default();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        tasks.spawn(async move {
+            begun.send(()).unwrap();
+            let _ = ends.recv();
+        });
+        begins.await.unwrap();
+        assert!(!tasks.cut_off_within(Duration::from_millis(1)).await);
+        end.send(()).unwrap();
+        assert!(tasks.cut_off().await, "nothing is left of it here");
+    }
+
+    /// Spawns when it is dropped, as an answer does whose client has gone.
+    struct Spawning(Tasks, Arc<AtomicU32>);
+
+    impl Drop for Spawning {
+        fn drop(&mut self) {
+            let guard = Guard(self.1.clone());
+            self.0.spawn(async move { drop(guard) });
+        }
+    }
+
+    #[test]
+    fn what_a_runtime_that_ends_drops_may_spawn_itself() {
+        let (tasks, dropped) = (Tasks::default(), Arc::new(AtomicU32::new(0)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _within = handle.enter();
+        let spawning = Spawning(tasks.clone(), dropped.clone());
+        // It would wait for its own lock.
+        tasks.spawn(async move { drop(spawning) });
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
