@@ -1,9 +1,15 @@
 //! The gateway in operation: reloads, metrics, health, and what operators can do.
 
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::process::{ADMIN_TOKEN, Gateway, Upstream, chat_as, get, get_as};
+use crate::process::{ADMIN_TOKEN, Gateway, Upstream, chat_as, client, get, get_as};
 
 /// With listeners for operators and metrics, and these lines beside.
 fn config(lines: &str) -> String {
@@ -265,4 +271,29 @@ async fn while_it_stops_it_says_that_it_is_not_ready() {
     assert_eq!(gateway.get_metrics("/live").await.status, 200);
     finish.send(()).unwrap();
     assert_eq!(call.await.unwrap().text(), "done");
+}
+
+/// Else the test does not end.
+#[tokio::test]
+async fn a_reload_takes_over_how_long_a_stop_waits() {
+    let upstream = Upstream::start(|_, _| {
+        let chunk = stream::iter([Ok::<_, Infallible>("data: {}\n\n")]).chain(stream::pending());
+        let answer = Response::builder().header("content-type", "text/event-stream");
+        answer.body(Body::from_stream(chunk)).unwrap()
+    });
+    let upstream = upstream.await;
+    let waiting = |seconds: u32| {
+        let config =
+            config(&format!("{USER}\n[upstream]\nurl = \"http://{}\"\n", upstream.address));
+        config.replace("drain_timeout_s = 5", &format!("drain_timeout_s = {seconds}"))
+    };
+    let mut gateway = Gateway::configured(&waiting(100_000));
+    gateway.rewrite_config(&waiting(0));
+    reloads(&gateway, "ok", 1).await;
+    let request = gateway.absolute(get_as("alices", "/v1/files"));
+    let mut answer = client().request(request).await.unwrap();
+    assert!(answer.body_mut().frame().await.is_some_and(|frame| frame.is_ok()));
+    gateway.signal("-TERM");
+    assert_eq!(gateway.wait(), Some(0));
+    drop(answer);
 }
