@@ -122,6 +122,9 @@ fn a_charge_that_meets_a_sealed_head_is_not_lost() {
     assert_eq!(counter.charge(&stops, head(), Cost::ZERO, at(11)), None);
     counter.charge(&shared, head(), Cost::new(3), at(1)).unwrap();
     assert_eq!(counter.peek(&shared, head(), Cost::ZERO, at(12)).unwrap().remaining(), 3);
+    counter.charge(&shared, head(), Cost::ZERO, at(12)).unwrap();
+    let left = counter.peek(&shared, head(), Cost::ZERO, at(12)).unwrap().remaining();
+    assert_eq!(left, 3, "nor when the turn is over");
 }
 
 #[test]
