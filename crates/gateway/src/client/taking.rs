@@ -80,7 +80,9 @@ impl Drop for Taking {
         if let Some(watch) = &self.watch {
             watch.abort();
         }
-        if self.handed.lock().inner.is_none() {
+        // The watch has a hand on it still, until the runtime comes to drop that; a stop does not wait so long.
+        let inner = self.handed.lock().inner.take();
+        if inner.is_none() {
             // Relaxed, as all of them: the counts guard nothing.
             self.open.0.given_up.fetch_sub(1, Ordering::Relaxed);
         }
@@ -213,6 +215,18 @@ mod tests {
         let start = Instant::now();
         calls.useless().await;
         assert_eq!(start.elapsed(), PATIENCE);
+    }
+
+    /// A stop waits for connections, and not for watches.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_dropped_is_dropped_at_once_and_not_with_its_watch() {
+        let calls = Arc::new(OpenCalls::default());
+        let (body, life) = body(0);
+        let mut taking = Taking::new(body, PATIENCE, calls.begin());
+        assert!(taking.frame().await.unwrap().is_ok());
+        drop(taking);
+        assert_eq!(Arc::strong_count(&life), 1);
+        assert_eq!(calls.given_up.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
